@@ -1,0 +1,1 @@
+"""Antiphon: a box that answers the bars a musician plays."""
