@@ -1,0 +1,177 @@
+"""Standard MIDI Files: reading what anyone may send, writing what any DAW opens.
+
+Reading is mido's, in bounds: a file is untrusted, so its size, its events and its claims about length are limited.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mido
+
+from antiphon.errors import FileError
+from antiphon.music.keyboard import Keyboard
+from antiphon.music.meter import Meter, MeterMap
+from antiphon.music.note import Note, Piece
+from antiphon.music.tempo import TempoMap
+from antiphon.music.time import TICKS_PER_QUARTER, rescale
+
+MAX_FILE_BYTES = 8 << 20
+"""A day of dense playing is about 2 MiB; mido needs some 100 bytes of memory for each of the file's."""
+
+DRUM_CHANNEL = 9
+"""General MIDI's percussion channel, from 0; its numbers are instruments, not pitches."""
+
+_SLOWEST_BPM, _FASTEST_BPM = 5.0, 999.0
+
+
+def read_piece(path: str | os.PathLike[str]) -> Piece:
+    """The notes of a MIDI file, all tracks merged, with its meters and tempos; drums are left out.
+
+    Raises FileError, with the file's name and what to do, for a file that is missing, too large, not MIDI,
+    truncated, or without any note that has a pitch.
+    """
+    where = os.fspath(path)
+    parsed = _parse(where)
+    if parsed.ticks_per_beat <= 0 or parsed.ticks_per_beat >= 0x8000:
+        raise FileError("its times are in video frames, not in beats", where=where, fix="export it with a tempo")
+    notes: list[Note] = []
+    meters: list[tuple[int, Meter]] = []
+    tempos: list[tuple[int, float]] = []
+    drums = 0
+    end_tick = 0
+    for track in parsed.tracks:
+        keyboard = Keyboard()
+        raw_tick = 0
+        tick = 0
+        for message in track:
+            raw_tick += message.time
+            tick = rescale(raw_tick, from_per_quarter=parsed.ticks_per_beat)
+            if message.type == "set_tempo" and message.tempo > 0:
+                tempos.append((tick, min(_FASTEST_BPM, max(_SLOWEST_BPM, 60e6 / message.tempo))))
+            elif message.type == "time_signature":
+                meters.append((tick, _meter(message.numerator, message.denominator, where)))
+            elif message.is_meta or message.type == "sysex":
+                continue
+            elif getattr(message, "channel", None) == DRUM_CHANNEL:
+                drums += message.type == "note_on" and message.velocity > 0
+            else:
+                notes += keyboard.hear(bytes(message.bytes()), at_tick=tick)
+        notes += keyboard.end_all(at_tick=tick)
+        end_tick = max(end_tick, tick)
+    if not notes:
+        told = "it has only drums" if drums else "it has no notes"
+        raise FileError(f"{told}, nothing with a pitch to answer", where=where, fix="give it a melody or chords")
+    return Piece(tuple(sorted(notes)), MeterMap.of(meters), TempoMap.of(tempos), end_tick)
+
+
+def _parse(where: str) -> mido.MidiFile:
+    try:
+        with open(where, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise FileError(error.strerror or str(error), where=where, fix="check the path and its permissions") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise FileError(f"it is larger than {MAX_FILE_BYTES >> 20} MiB", where=where, fix="split it into pieces")
+    if not data:
+        raise FileError("the file is empty", where=where, fix="export it again")
+    if data[:4] != b"MThd":
+        raise FileError("it is not a Standard MIDI File", where=where, fix="export it as .mid (type 0 or 1)")
+    try:
+        return mido.MidiFile(file=io.BytesIO(data), clip=True)
+    except (EOFError, OSError, ValueError, KeyError, IndexError, LookupError, TypeError, AttributeError) as error:
+        raise FileError(
+            f"it is damaged or cut short ({error or type(error).__name__})", where=where, fix="export it again"
+        ) from error
+
+
+def _meter(numerator: int, denominator: int, where: str) -> Meter:
+    try:
+        return Meter(numerator, denominator)
+    except Exception as error:
+        raise FileError(f"time signature {numerator}/{denominator} is none", where=where) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A track to write: a name, a MIDI channel (0..15), a General MIDI program (0..127), and its notes."""
+
+    name: str
+    notes: Sequence[Note]
+    channel: int = 0
+    program: int = 0
+
+
+def write_parts(
+    path: str | os.PathLike[str],
+    *,
+    parts: Iterable[Part],
+    meters: MeterMap,
+    tempos: TempoMap,
+    end_tick: int,
+    markers: Iterable[tuple[int, str]] = (),
+) -> None:
+    """Write a type 1 file, whole or not at all. `markers` are (tick, text).
+
+    Every track ends at `end_tick`, so that a DAW shows the last bar whole. Raises FileError if it cannot be written.
+    """
+    file = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER, charset="utf-8")
+    conductor: list[tuple[int, mido.MetaMessage]] = []
+    for line in meters.changes:
+        numerator, denominator = line.meter.beats, line.meter.unit
+        conductor.append(
+            (line.tick, mido.MetaMessage("time_signature", numerator=numerator, denominator=denominator))
+        )
+    conductor += [(tick, mido.MetaMessage("set_tempo", tempo=round(60e6 / bpm))) for tick, bpm in tempos.changes]
+    conductor += [(tick, mido.MetaMessage("marker", text=text)) for tick, text in markers]
+    file.tracks.append(_track("Antiphon", conductor, end_tick))
+    for part in parts:
+        events = [(0, mido.Message("program_change", channel=part.channel, program=part.program))]
+        # At one tick an off comes before an on, so that a note struck again is not cut.
+        changes = [(n.end_tick, 0, n.pitch, 0) for n in part.notes]
+        changes += [(n.start_tick, 1, n.pitch, n.velocity) for n in part.notes]
+        for tick, is_on, pitch, velocity in sorted(changes):
+            kind = "note_on" if is_on else "note_off"
+            events.append((tick, mido.Message(kind, channel=part.channel, note=pitch, velocity=velocity)))
+        file.tracks.append(_track(part.name, events, end_tick))
+    buffer = io.BytesIO()
+    file.save(file=buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def _track(name: str, events: list[tuple[int, mido.Message]], end_tick: int) -> mido.MidiTrack:
+    track = mido.MidiTrack([mido.MetaMessage("track_name", name=name, time=0)])
+    now = 0
+    for tick, message in sorted(events, key=lambda event: event[0]):
+        track.append(message.copy(time=tick - now))
+        now = tick
+    track.append(mido.MetaMessage("end_of_track", time=max(0, end_tick - now)))
+    return track
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that it is there whole or not at all. Raises FileError if it cannot be written."""
+    target = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise FileError(
+            error.strerror or str(error), where=os.fspath(path), fix="choose a folder that can be written"
+        ) from error
