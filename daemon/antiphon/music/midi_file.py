@@ -40,7 +40,9 @@ def read_piece(path: str | os.PathLike[str]) -> Piece:
     where = os.fspath(path)
     parsed = _parse(where)
     if parsed.ticks_per_beat <= 0 or parsed.ticks_per_beat >= 0x8000:
-        raise FileError("its times are in video frames, not in beats", where=where, fix="export it with a tempo")
+        raise FileError(
+            "its times are in video frames, not in beats", where=where, fix="export it with a tempo"
+        )
     notes: list[Note] = []
     meters: list[tuple[int, Meter]] = []
     tempos: list[tuple[int, float]] = []
@@ -67,7 +69,9 @@ def read_piece(path: str | os.PathLike[str]) -> Piece:
         end_tick = max(end_tick, tick)
     if not notes:
         told = "it has only drums" if drums else "it has no notes"
-        raise FileError(f"{told}, nothing with a pitch to answer", where=where, fix="give it a melody or chords")
+        raise FileError(
+            f"{told}, nothing with a pitch to answer", where=where, fix="give it a melody or chords"
+        )
     return Piece(tuple(sorted(notes)), MeterMap.of(meters), TempoMap.of(tempos), end_tick)
 
 
@@ -76,18 +80,33 @@ def _parse(where: str) -> mido.MidiFile:
         with open(where, "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise FileError(error.strerror or str(error), where=where, fix="check the path and its permissions") from error
+        raise FileError(
+            error.strerror or str(error), where=where, fix="check the path and its permissions"
+        ) from error
     if len(data) > MAX_FILE_BYTES:
-        raise FileError(f"it is larger than {MAX_FILE_BYTES >> 20} MiB", where=where, fix="split it into pieces")
+        raise FileError(
+            f"it is larger than {MAX_FILE_BYTES >> 20} MiB", where=where, fix="split it into pieces"
+        )
     if not data:
         raise FileError("the file is empty", where=where, fix="export it again")
     if data[:4] != b"MThd":
         raise FileError("it is not a Standard MIDI File", where=where, fix="export it as .mid (type 0 or 1)")
     try:
         return mido.MidiFile(file=io.BytesIO(data), clip=True)
-    except (EOFError, OSError, ValueError, KeyError, IndexError, LookupError, TypeError, AttributeError) as error:
+    except (
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise FileError(
-            f"it is damaged or cut short ({error or type(error).__name__})", where=where, fix="export it again"
+            f"it is damaged or cut short ({error or type(error).__name__})",
+            where=where,
+            fix="export it again",
         ) from error
 
 
@@ -128,7 +147,9 @@ def write_parts(
         conductor.append(
             (line.tick, mido.MetaMessage("time_signature", numerator=numerator, denominator=denominator))
         )
-    conductor += [(tick, mido.MetaMessage("set_tempo", tempo=round(60e6 / bpm))) for tick, bpm in tempos.changes]
+    conductor += [
+        (tick, mido.MetaMessage("set_tempo", tempo=round(60e6 / bpm))) for tick, bpm in tempos.changes
+    ]
     conductor += [(tick, mido.MetaMessage("marker", text=text)) for tick, text in markers]
     file.tracks.append(_track("Antiphon", conductor, end_tick))
     for part in parts:

@@ -75,8 +75,9 @@ def whole_bars(piece: Piece) -> int:
         last_onset = snap_to_step(max(note.start_tick for note in piece.notes)) * TICKS_PER_STEP
         last_end = snap_to_step(max(note.end_tick for note in piece.notes)) * TICKS_PER_STEP
         sounding = 1 + piece.meters.bar_at(max(last_onset, last_end - OVERHANG_TICKS - 1)).number
-    end = piece.meters.bar_at(piece.end_tick)
-    return max(sounding, end.number) if end.tick == piece.end_tick else sounding
+    end_tick = snap_to_step(piece.end_tick) * TICKS_PER_STEP
+    end = piece.meters.bar_at(end_tick)
+    return max(sounding, end.number) if end.tick == end_tick else sounding
 
 
 def bars_of(piece: Piece) -> list[Bar]:
@@ -130,6 +131,11 @@ def cut(bars: Sequence[Bar]) -> list[Bar]:
 def notes_of(bars: Sequence[Bar], *, start_tick: int = 0) -> tuple[Note, ...]:
     """The notes of `bars` in ticks, the first bar line at `start_tick`."""
     return tuple(
-        Note(start_tick + note.step * TICKS_PER_STEP, note.pitch, note.len_steps * TICKS_PER_STEP, note.velocity)
+        Note(
+            start_tick + note.step * TICKS_PER_STEP,
+            note.pitch,
+            note.len_steps * TICKS_PER_STEP,
+            note.velocity,
+        )
         for note in placed(bars)
     )

@@ -46,7 +46,9 @@ class Grid:
     def to_json(self) -> str:
         """The grid as JSON, as it stands in a checkpoint's metadata."""
         plain = asdict(self) | {"meters": [str(meter) for meter in self.meters]}
-        return json.dumps({"kind": "remi-quarter", "steps_per_quarter": STEPS_PER_QUARTER} | plain, sort_keys=True)
+        return json.dumps(
+            {"kind": "remi-quarter", "steps_per_quarter": STEPS_PER_QUARTER} | plain, sort_keys=True
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Grid:
@@ -59,7 +61,9 @@ class Grid:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise AntiphonError(f"not the parameters of a REMI tokenizer: {error}") from error
         if kind != "remi-quarter" or steps != STEPS_PER_QUARTER:
-            raise AntiphonError(f"tokenizer {kind!r} with {steps} steps a quarter is not one this version can read")
+            raise AntiphonError(
+                f"tokenizer {kind!r} with {steps} steps a quarter is not one this version can read"
+            )
         return grid
 
 

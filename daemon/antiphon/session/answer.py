@@ -1,0 +1,122 @@
+"""An answer in the making: a branch of the conversation, sampled under the grammar, note by note."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from antiphon.engine.sampling import Sampling
+from antiphon.engine.timeline import Timeline
+from antiphon.music.bar import Bar, BarNote
+from antiphon.music.meter import Meter
+from antiphon.tokens.decoder import BarDecoder
+from antiphon.tokens.encoder import BarEncoder
+from antiphon.tokens.grammar import AnswerGrammar, Bounds
+from antiphon.tokens.vocabulary import BAR, Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is asked for: how many bars, in which meter, within which bounds, sampled how and from which seed."""
+
+    meter: Meter
+    bars: int
+    bounds: Bounds = field(default_factory=Bounds)
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Answer:
+    """Writes one answer on `timeline`, which must stand at the answer's first bar line and belongs to it from here on.
+
+    notes: what has been written so far, steps counted from the answer's first bar line, in order of onset.
+    nats, tokens: what the writing cost the model, by its own unmasked probabilities.
+    """
+
+    timeline: Timeline
+    vocabulary: Vocabulary
+    ask: Ask
+    notes: list[BarNote] = field(default_factory=list)
+    nats: float = 0.0
+    tokens: int = 0
+    _grammar: AnswerGrammar = field(init=False)
+    _decoder: BarDecoder = field(init=False)
+    _random: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._grammar = AnswerGrammar(
+            vocabulary=self.vocabulary, meter=self.ask.meter, bars=self.ask.bars, bounds=self.ask.bounds
+        )
+        self._decoder = BarDecoder(self.vocabulary)
+        self._random = np.random.default_rng(self.ask.seed)
+
+    @property
+    def done(self) -> bool:
+        """Whether the last bar is whole."""
+        return self._grammar.done
+
+    @property
+    def written_until(self) -> int:
+        """Every onset before this step is written; the answer's whole length when it is done."""
+        return self._grammar.total_steps if self.done else self._grammar.here
+
+    def begin_with(self, given: Sequence[BarNote], *, until_step: int) -> None:
+        """Take `given` (steps from the first bar line, all before `until_step`) as already sounding.
+
+        They are the answer's own frozen onsets and what the player played into it. Nothing else will be written
+        before `until_step`. Call it once, before anything is written.
+        """
+        bar_steps = self.ask.meter.in_quarters.len_steps
+        for index in range(min(until_step, self._grammar.total_steps - 1) // bar_steps + 1):
+            start = index * bar_steps
+            inside = tuple(
+                replace(n, step=n.step - start) for n in given if start <= n.step < start + bar_steps
+            )
+            bar = Bar(self.ask.meter, inside)
+            self._feed(BarEncoder(self.vocabulary, self.vocabulary.tempo_id(bar.bpm)).bar(bar))
+        self._grammar.hold_back(until_step=until_step)
+
+    def write(self, *, until_step: int, max_tokens: int) -> list[BarNote]:
+        """Write on until every onset before `until_step` is there, or `max_tokens` are spent; gives the new notes."""
+        new: list[BarNote] = []
+        for _ in range(max_tokens):
+            if self.written_until >= until_step or self.done:
+                break
+            token = self.timeline.sample(self._grammar.mask(), self.ask.sampling, self._random)
+            self.nats += self.timeline.nats(token)
+            self.tokens += 1
+            note = self._take(token)
+            if not self.done:
+                self.timeline.feed([token])
+            if note is not None:
+                new.append(note)
+        self.notes += new
+        return new
+
+    def write_all(self) -> list[BarNote]:
+        """Write to the end."""
+        while not self.done:
+            self.write(until_step=self._grammar.total_steps + 1, max_tokens=256)
+        return self.notes
+
+    @property
+    def nats_per_note(self) -> float:
+        return self.nats / len(self.notes) if self.notes else math.nan
+
+    def _feed(self, ids: Sequence[int]) -> None:
+        for token in ids:
+            self._take(token)
+        self.timeline.feed(ids)
+
+    def _take(self, token: int) -> BarNote | None:
+        self._grammar.feed(token)
+        if token == BAR and self.done:
+            return None
+        note = self._decoder.feed(token)
+        if note is None:
+            return None
+        return replace(note, step=self._decoder.bar * self.ask.meter.in_quarters.len_steps + note.step)
