@@ -43,9 +43,7 @@ class Need(NamedTuple):
 
 
 NEEDS = {
-    "jack": Need(
-        what="JACK (jackd; `make setup` installs it)", met=lambda: shutil.which("jackd") is not None
-    ),
+    "jack": Need(what="JACK (jackd; `make setup` installs it)", met=lambda: shutil.which("jackd") is not None),
 }
 SKIPPED: dict[str, int] = dict.fromkeys(NEEDS, 0)
 
@@ -201,7 +199,7 @@ def _processes() -> dict[int, str]:
 
 @pytest.fixture(autouse=True)
 def _no_file_left() -> Iterator[None]:
-    """Fail a test that leaves a file in the directory that it was started in (names with a dot are tools')."""
+    """Fail a test that leaves a file in its working directory (names with a dot are tools')."""
     here = Path.cwd()
     before = _files(here)
     yield
