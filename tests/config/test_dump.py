@@ -82,7 +82,7 @@ def test_changed_shows_only_what_differs() -> None:
 
 
 def test_the_file_in_etc_is_the_one_that_the_settings_give() -> None:
-    assert ETC.read_text() == reference(), "write it anew: make etc"
+    assert ETC.read_text() == reference(), "write it anew: antiphon dump --reference > etc/antiphon.yaml"
 
 
 def test_the_file_in_etc_holds_the_defaults() -> None:

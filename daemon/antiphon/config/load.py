@@ -31,7 +31,7 @@ def load(path: Path | None = None, *, etc: Path = ETC) -> Config:
     if path is None:
         return load_files([*([etc] if etc.exists() else []), *_drop_ins(etc)])
     if not path.exists():
-        raise ConfigError("no such file", where=str(path), fix="name an existing file after --config")
+        raise ConfigError("no such file", where=str(path), fix="name a file that exists")
     return load_files([path, *(_drop_ins(etc) if path.absolute() == etc else [])])
 
 
