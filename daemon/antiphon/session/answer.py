@@ -73,9 +73,7 @@ class Answer:
         bar_steps = self.ask.meter.in_quarters.len_steps
         for index in range(min(until_step, self._grammar.total_steps - 1) // bar_steps + 1):
             start = index * bar_steps
-            inside = tuple(
-                replace(n, step=n.step - start) for n in given if start <= n.step < start + bar_steps
-            )
+            inside = tuple(replace(n, step=n.step - start) for n in given if start <= n.step < start + bar_steps)
             bar = Bar(self.ask.meter, inside)
             self._feed(BarEncoder(self.vocabulary, self.vocabulary.tempo_id(bar.bpm)).bar(bar))
         self._grammar.hold_back(until_step=until_step)

@@ -106,12 +106,7 @@ class Band:
     def _rest(self, *, now_ns: int) -> int:
         """Pause a pulse that a first note started once nobody has played for `rest_bars` bars."""
         pulse = self.pulse
-        if (
-            not isinstance(pulse, InternalPulse)
-            or not pulse.running
-            or not self.start_on_note
-            or self.metronome.needed
-        ):
+        if not isinstance(pulse, InternalPulse) or not pulse.running or not self.start_on_note or self.metronome.needed:
             return NEVER_NS
         now_tick = pulse.tick_at(now_ns)
         if any(seat.copilot.phase is not Phase.WAITING for seat in self.seats):

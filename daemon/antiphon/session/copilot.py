@@ -228,9 +228,7 @@ class Copilot:
         branch = self._branch
         if self.phase is Phase.ANSWERING and branch is not None:
             came_back = onset.tick - branch.line.tick >= self.policy.yield_after_ticks(branch.line.meter)
-            leads_on = self.policy.is_pickup(
-                onset.tick, bar_end_tick=branch.end_tick, meter=branch.line.meter
-            )
+            leads_on = self.policy.is_pickup(onset.tick, bar_end_tick=branch.end_tick, meter=branch.line.meter)
             if came_back and not leads_on:
                 self._yield(onset.tick, now_ns=now_ns)
         if self.phase is Phase.WAITING:
@@ -423,11 +421,7 @@ class Copilot:
         self._adopt(branch, bars=self.policy.answer_bars, notes=branch.notes)
         self._branch = None
         meter = branch.line.meter
-        early = [
-            o
-            for o in self._onsets
-            if self.policy.is_pickup(o.tick, bar_end_tick=branch.end_tick, meter=meter)
-        ]
+        early = [o for o in self._onsets if self.policy.is_pickup(o.tick, bar_end_tick=branch.end_tick, meter=meter)]
         self._enter(Phase.WAITING, branch.end_tick)
         if early:  # an upbeat played into the answer's end, or its end and the next onset came together
             self._begin_call(max(branch.end_tick, early[0].tick))
@@ -457,8 +451,7 @@ class Copilot:
             self._open(bar(self.pulse, branch.line.number + index))
         start = branch.line.tick // TICKS_PER_STEP
         self._trunk.add(
-            Note((start + n.step) * TICKS_PER_STEP, n.pitch, n.len_steps * TICKS_PER_STEP, n.velocity)
-            for n in notes
+            Note((start + n.step) * TICKS_PER_STEP, n.pitch, n.len_steps * TICKS_PER_STEP, n.velocity) for n in notes
         )
 
     def _report(self, branch: _Branch, *, yielded: bool) -> None:

@@ -202,8 +202,5 @@ class ClockPulse:
         self._anchor = (last_number, fitted_ns)
         if self._slope:
             bpm = NS_PER_MINUTE / (self._slope * CLOCKS_PER_QUARTER)
-            if (
-                abs(bpm - self._announced_bpm) > _BPM_HYSTERESIS * self._announced_bpm
-                or count == _LOCK_CLOCKS
-            ):
+            if abs(bpm - self._announced_bpm) > _BPM_HYSTERESIS * self._announced_bpm or count == _LOCK_CLOCKS:
                 self._announced_bpm = bpm

@@ -89,9 +89,7 @@ class Tree:
         """Write on; None if another answer has taken the branch."""
         if self._owner is not answer:
             return None
-        return self._written(
-            answer, until_step=until_step, max_tokens=max_tokens, trunk_count=self.trunk.count
-        )
+        return self._written(answer, until_step=until_step, max_tokens=max_tokens, trunk_count=self.trunk.count)
 
     def _written(self, answer: Answer, *, until_step: int, max_tokens: int, trunk_count: int) -> Written:
         new = answer.write(until_step=until_step, max_tokens=max_tokens)

@@ -57,9 +57,7 @@ class Trunk:
                 self._notes.append(note)
             elif note.len_ticks < _LONGEST_TICKS:  # a longer one was settled, cut, while it still sounded
                 late = first_tick - note.start_tick
-                self._notes.append(
-                    replace(note, start_tick=first_tick, len_ticks=max(1, note.len_ticks - late))
-                )
+                self._notes.append(replace(note, start_tick=first_tick, len_ticks=max(1, note.len_ticks - late)))
 
     def settle(self, *, now_tick: int, sounding: Iterable[Held]) -> None:
         """Settle what can no longer change at `now_tick` while the notes of `sounding` still sound."""
@@ -68,9 +66,7 @@ class Trunk:
             return
         # A chord's last note may still be on its way to the present step, and bars not opened yet are still open.
         opened = self._lines[-1][0].end_tick
-        limit = min(
-            [min(now_tick, opened) // TICKS_PER_STEP, *(snap_to_step(note.start_tick) for note in held)]
-        )
+        limit = min([min(now_tick, opened) // TICKS_PER_STEP, *(snap_to_step(note.start_tick) for note in held)])
         if limit <= self._settled_step:
             return
         notes = untangled(map(snapped, [*self._notes, *ended]))
@@ -137,6 +133,4 @@ class Trunk:
 def _bar(line: BarLine, bpm: float, notes: Iterable[BarNote], *, until_step: int) -> Bar:
     """The bar at `line` with those of `notes` (steps on the pulse) that begin in it before `until_step`."""
     start, end = line.tick // TICKS_PER_STEP, min(until_step, line.end_tick // TICKS_PER_STEP)
-    return Bar(
-        line.meter, tuple(replace(n, step=n.step - start) for n in notes if start <= n.step < end), bpm
-    )
+    return Bar(line.meter, tuple(replace(n, step=n.step - start) for n in notes if start <= n.step < end), bpm)

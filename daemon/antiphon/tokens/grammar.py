@@ -37,9 +37,7 @@ class Bounds:
 
     def __post_init__(self) -> None:
         if not LOWEST <= self.lowest <= self.highest <= HIGHEST:
-            raise AntiphonError(
-                f"pitches {self.lowest} to {self.highest} are no range within {LOWEST} to {HIGHEST}"
-            )
+            raise AntiphonError(f"pitches {self.lowest} to {self.highest} are no range within {LOWEST} to {HIGHEST}")
         if self.max_notes_at_once < 1:
             raise AntiphonError("an answer needs at least one note at once")
 
@@ -66,9 +64,7 @@ class AnswerGrammar:
         self._pitch = -1  # the last pitch written at this position
         self._not_before = 0  # onsets earlier than this step of the answer are no longer to be had
         self._mask: Mask = np.zeros(vocabulary.size, dtype=np.bool_)
-        self._ends = np.zeros(
-            bounds.highest - bounds.lowest + 1, dtype=np.int64
-        )  # by pitch: where it is free again
+        self._ends = np.zeros(bounds.highest - bounds.lowest + 1, dtype=np.int64)  # by pitch: where it is free again
 
     @property
     def total_steps(self) -> int:

@@ -39,9 +39,7 @@ class QuarterRemi(REMI):  # type: ignore[misc]
         # miditok makes 12 positions for each beat of the meter with the most beats, whatever their length.
         longest = max(beats * 4 * STEPS_PER_QUARTER // unit for beats, unit in self.time_signatures)
         tokens: list[str] = super()._create_base_vocabulary()
-        return [
-            t for t in tokens if not t.startswith("Position_") or int(t.removeprefix("Position_")) < longest
-        ]
+        return [t for t in tokens if not t.startswith("Position_") or int(t.removeprefix("Position_")) < longest]
 
     def _compute_ticks_per_units(
         self, time: int, current_time_sig: Sequence[int], time_division: int
@@ -57,9 +55,7 @@ class QuarterRemi(REMI):  # type: ignore[misc]
         _tpb_idx: int,
     ) -> Event:
         duration = self._tpb_ticks_to_tokens[STEPS_PER_QUARTER][note.duration]
-        return Event(
-            type_="Duration", value=duration, time=note.start, program=_program, desc=f"{note.duration}"
-        )
+        return Event(type_="Duration", value=duration, time=note.start, program=_program, desc=f"{note.duration}")
 
 
 def miditok_for(grid: Grid) -> QuarterRemi:

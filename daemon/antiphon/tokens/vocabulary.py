@@ -18,11 +18,11 @@ PAD, BOS, EOS, BAR = 0, 1, 2, 3
 _FIRST_PITCH = 4
 
 
+_BEATS = (*range(1, 17), 18, 20, 21, 24)
+
+
 def _default_meters() -> tuple[Meter, ...]:
-    quarters = [Meter(beats, 4) for beats in range(1, 13)]
-    eighths = [Meter(beats, 8) for beats in (*range(1, 14), 15)]
-    sixteenths = [Meter(beats, 16) for beats in (*range(1, 17), 18, 21, 24)]
-    return (*quarters, *eighths, *sixteenths)
+    return tuple(Meter(beats, unit) for unit in (4, 8, 16) for beats in _BEATS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,7 @@ class Grid:
     def to_json(self) -> str:
         """The grid as JSON, as it stands in a checkpoint's metadata."""
         plain = asdict(self) | {"meters": [str(meter) for meter in self.meters]}
-        return json.dumps(
-            {"kind": "remi-quarter", "steps_per_quarter": STEPS_PER_QUARTER} | plain, sort_keys=True
-        )
+        return json.dumps({"kind": "remi-quarter", "steps_per_quarter": STEPS_PER_QUARTER} | plain, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Grid:
@@ -61,9 +59,7 @@ class Grid:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise AntiphonError(f"not the parameters of a REMI tokenizer: {error}") from error
         if kind != "remi-quarter" or steps != STEPS_PER_QUARTER:
-            raise AntiphonError(
-                f"tokenizer {kind!r} with {steps} steps a quarter is not one this version can read"
-            )
+            raise AntiphonError(f"tokenizer {kind!r} with {steps} steps a quarter is not one this version can read")
         return grid
 
 
@@ -150,7 +146,7 @@ class Vocabulary:
         if index is None:
             raise AntiphonError(
                 f"the model knows no bars of {meter}",
-                fix="it knows up to 12 quarters, 15 eighths or 24 sixteenths a bar; write the passage in such a meter",
+                fix="it knows 1 to 16, 18, 20, 21 and 24 quarters, eighths or sixteenths a bar",
             )
         return self.meters.at(index)
 

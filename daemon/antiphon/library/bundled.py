@@ -1,0 +1,17 @@
+"""The model that comes with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from antiphon.errors import FileError
+
+BUNDLED = Path(__file__).parent / "bundled" / "antiphon-first.safetensors"
+
+
+def model_path(name: str) -> Path:
+    """The file of the model called `name`: "bundled", or a path. Raises FileError if there is no such file."""
+    path = BUNDLED if name == "bundled" else Path(name)
+    if not path.is_file():
+        raise FileError("there is no such model file", where=str(path), fix="name a .safetensors file, or: bundled")
+    return path
