@@ -1,0 +1,289 @@
+"""Pre-training: batch after batch until the run's end, with checkpoints from which it continues exactly.
+
+The trainer owns the network, the optimiser and the run's folder. It is told what to learn from and when
+to stop; it prints nothing but its progress bar.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+from tqdm import tqdm
+
+from antiphon.errors import AntiphonError, FileError
+from antiphon.model.checkpoint import Checkpoint
+from antiphon.model.init import initial_weights
+from antiphon.model.spec import ModelSpec
+from antiphon.training import snapshots
+from antiphon.training.batches import IGNORED, Batch, Sample, epoch_rows, make_batch
+from antiphon.training.config import TrainingConfig
+from antiphon.training.corpus import Corpus
+from antiphon.training.ids import IdRanges
+from antiphon.training.network import Network
+from antiphon.training.schedule import learning_rate, progress
+from antiphon.training.snapshots import Counters
+from antiphon.training.validation import Judgement, judge
+
+MAX_BAD_STEPS = 5
+"""So many steps in a row may be dropped for a loss or gradient that is not finite; then the run has failed."""
+
+
+class TrainingError(AntiphonError):
+    """A run that cannot go on."""
+
+
+class Trainer:
+    """One run in one folder; `run` does all of it that is left."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        *,
+        corpus: Corpus,
+        valid: Corpus | None,
+        ranges: IdRanges,
+        tokenizer: str,
+        out: Path,
+        resume: bool = False,
+    ) -> None:
+        self.config, self.corpus, self.valid, self.ranges = config, corpus, valid, ranges
+        self.tokenizer, self.out = tokenizer, out
+        self.counters = Counters()
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        optimizer_state: dict[str, Any] | None = None
+        if resume:
+            self.counters, saved, optimizer_state = snapshots.load(snapshots.newest_folder(out))
+            spec, weights = saved.spec, saved.tensors
+            if (spec.n_layer, spec.n_embd, spec.vocab_size) != (config.layers, config.width, ranges.size):
+                raise FileError("the checkpoint is of another model", where=str(out), fix=f"it is {spec.to_json()}")
+        else:
+            if any(out.glob("step-*")):
+                raise FileError("a run is already here", where=str(out), fix="use --resume or another folder")
+            spec = ModelSpec.of_width(n_layer=config.layers, n_embd=config.width, vocab_size=ranges.size)
+            weights = initial_weights(spec, seed=config.seed)
+        out.mkdir(parents=True, exist_ok=True)
+        dtype = torch.bfloat16 if config.bf16 else torch.float32
+        self.network = Network(spec, weights, compute_dtype=dtype)
+        self.optimizer = _optimizer(self.network, config)
+        if optimizer_state is not None:
+            self.optimizer.load_state_dict(optimizer_state)
+        self._loss: Callable[..., Tensor] = torch.compile(self._plain_loss, dynamic=False) if config.compile else self._plain_loss
+        self._rows: list[list[Sample]] = []
+        self._rows_epoch = -1
+        self._bad_steps = 0
+        self._last_judged = -1
+
+    def run(self, *, stopping: Callable[[], bool] = lambda: False, show: bool = True) -> bool:
+        """Train to the end, or until `stopping()`; either way the last state is on disk. True at the end."""
+        config = self.config
+        log = _Log(self.out / "log.jsonl", resume_step=self.counters.step)
+        started = time.monotonic() - self.counters.elapsed_s
+        bar = tqdm(total=1.0, disable=not show, bar_format=_BAR, unit="run")
+        finished = False
+        try:
+            while True:
+                elapsed_s = time.monotonic() - started
+                done = progress(
+                    config, step=self.counters.step, tokens=self.counters.tokens, elapsed_s=elapsed_s
+                )
+                finished = done >= 1.0
+                if finished or stopping():
+                    break
+                before = time.monotonic()
+                loss, norm, lr, tokens = self.step(done)
+                seconds = time.monotonic() - before
+                self.counters = replace(self.counters, elapsed_s=time.monotonic() - started)
+                log.write(
+                    step=self.counters.step,
+                    epoch=self.counters.epoch,
+                    tokens=self.counters.tokens,
+                    loss=loss,
+                    norm=norm,
+                    lr=lr,
+                    tokens_per_s=tokens / seconds,
+                    elapsed_s=self.counters.elapsed_s,
+                )
+                bar.set_postfix_str(f"step {self.counters.step} loss {loss:.3f} {tokens / seconds:,.0f} tokens/s")
+                bar.n = min(1.0, done)
+                bar.refresh()
+                if self.counters.step % config.validate_every == 0:
+                    self._judge(log, bar)
+                if self.counters.step % config.checkpoint_every == 0:
+                    self.save()
+            if finished and self._last_judged != self.counters.step:
+                self._judge(log, bar)
+            self.save()
+        finally:
+            bar.close()
+            log.close()
+        return finished
+
+    def step(self, done: float) -> tuple[float, float, float, int]:
+        """One batch: loss in nats per token, gradient norm, learning rate, tokens learnt from."""
+        config = self.config
+        batch = self._next_batch()
+        lr = learning_rate(config, step=self.counters.step, progress=done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_factor"]
+        self.optimizer.zero_grad(set_to_none=True)
+        targets = torch.from_numpy(batch.targets)
+        loss = self._loss(torch.from_numpy(batch.tokens), targets, torch.from_numpy(batch.starts))
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip))
+        value = float(loss)
+        if math.isfinite(value) and math.isfinite(norm):
+            self.optimizer.step()
+            self._bad_steps = 0
+        else:
+            self._bad_steps += 1
+            if self._bad_steps >= MAX_BAD_STEPS:
+                raise TrainingError(
+                    f"loss or gradient was not finite {MAX_BAD_STEPS} times in a row at step {self.counters.step}",
+                    fix="resume from the last checkpoint with a lower lr",
+                )
+        tokens = int((targets != IGNORED).sum())
+        self.counters = replace(
+            self.counters, step=self.counters.step + 1, tokens=self.counters.tokens + tokens
+        )
+        return value, norm, lr, tokens
+
+    def save(self) -> Path:
+        """Write the state as it is now, and let go of old ones."""
+        spec = self.network.spec
+        tensors = {name: tensor.detach() for name, tensor in self.network.state_dict().items()}
+        metadata = {"tokenizer": self.tokenizer, "training": self.config.to_json()}
+        folder = snapshots.save(
+            self.out,
+            self.counters,
+            Checkpoint(spec=spec, tensors=tensors, metadata=metadata),
+            self.optimizer.state_dict(),
+            config=self.config.to_json(),
+            tokenizer=self.tokenizer,
+        )
+        if self.counters.best_step == self.counters.step:
+            snapshots.mark_best(self.out, step=self.counters.step, nats_per_note=self.counters.best_nats_per_note)
+        snapshots.retain(self.out, keep=self.config.keep, best_step=self.counters.best_step)
+        return folder
+
+    def _judge(self, log: _Log, bar: tqdm[Any]) -> Judgement | None:
+        if self.valid is None:
+            return None
+        judgement = judge(
+            self.network,
+            self.valid,
+            self.ranges,
+            max_tokens=self.config.valid_tokens,
+            max_pieces=self.config.valid_pieces,
+        )
+        self._last_judged = self.counters.step
+        log.write(
+            step=self.counters.step,
+            valid_nats_per_note=judgement.nats_per_note,
+            valid_nats_per_token=judgement.nats_per_token,
+        )
+        bar.write(f"step {self.counters.step}: {judgement.nats_per_note:.4f} nats per note on the valid pieces")
+        if judgement.nats_per_note < self.counters.best_nats_per_note:
+            self.counters = replace(
+                self.counters, best_step=self.counters.step, best_nats_per_note=judgement.nats_per_note
+            )
+            if self.counters.step % self.config.checkpoint_every:
+                self.save()
+        return judgement
+
+    def _plain_loss(self, tokens: Tensor, targets: Tensor, starts: Tensor) -> Tensor:
+        logits, _ = self.network(tokens, None, starts)
+        return functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+    def _next_batch(self) -> Batch:
+        config, counters = self.config, self.counters
+        wanted = config.batch_tokens // config.context
+        rows: list[list[Sample]] = []
+        seeds: list[tuple[int, ...]] = []
+        epoch, row = counters.epoch, counters.row
+        while len(rows) < wanted:
+            plan = self._epoch(epoch)
+            if row >= len(plan):
+                epoch, row = epoch + 1, 0
+                continue
+            rows.append(plan[row])
+            # 1 keeps these streams apart from the plan's own, which ends in 0.
+            seeds.append((config.seed, epoch, 1, row))
+            row += 1
+        self.counters = replace(counters, epoch=epoch, row=row)
+        return make_batch(
+            rows,
+            self.corpus,
+            self.ranges,
+            context=config.context,
+            augmentation=config.augmentation,
+            seeds=seeds,
+        )
+
+    def _epoch(self, epoch: int) -> list[list[Sample]]:
+        if self._rows_epoch != epoch:
+            self._rows = epoch_rows(
+                self.corpus, self.ranges, context=self.config.context, seed=self.config.seed, epoch=epoch
+            )
+            self._rows_epoch = epoch
+        return self._rows
+
+
+_BAR = "{percentage:3.1f}% {bar} {elapsed}, left {remaining} {postfix}"
+
+
+class _Log:
+    """`log.jsonl`: a line per step or judgement; lines after the step resumed from are taken back."""
+
+    def __init__(self, path: Path, *, resume_step: int) -> None:
+        kept = [line for line in _log_lines(path) if line["step"] <= resume_step] if resume_step else []
+        temporary = path.with_name(f".{path.name}.part")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        temporary.replace(path)
+        self._file = path.open("a", buffering=1)
+
+    def write(self, **values: float) -> None:
+        rounded = {key: value if isinstance(value, int) else float(f"{value:.6g}") for key, value in values.items()}
+        self._file.write(json.dumps(rounded) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _log_lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            # The last line of a run that was killed while it wrote.
+            return
+
+
+def _optimizer(network: Network, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW as the official trainer groups it: decay on matrices called `.weight`, w0 at twice the rate."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        decays = name.endswith(".weight") and parameter.squeeze().dim() >= 2
+        key = (config.weight_decay if decays else 0.0, 2.0 if name.endswith("att.w0") else 1.0)
+        groups.setdefault(key, []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "lr_factor": factor}
+            for (decay, factor), parameters in groups.items()
+        ],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.epsilon,
+        fused=True,
+    )

@@ -1,0 +1,1 @@
+"""The WKV-7 recurrence over whole sequences, forward and backward."""
