@@ -140,7 +140,7 @@ class Trainer:
         loss = self._loss(torch.from_numpy(batch.tokens), targets, torch.from_numpy(batch.starts))
         loss.backward()  # type: ignore[no-untyped-call]
         norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip))
-        value = float(loss)
+        value = float(loss.detach())
         if math.isfinite(value) and math.isfinite(norm):
             self.optimizer.step()
             self._bad_steps = 0
