@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ANTIPHON = Path(sys.executable).with_name("antiphon")
-COMMANDS = ["check", "dump"]
+COMMANDS = ["check", "dump", "answer", "train"]
 
 
 def antiphon(*args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from antiphon.cli import check, dump
+from antiphon.cli import answer, check, dump, train
 from antiphon.errors import AntiphonError, PortError
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
@@ -41,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(title="commands", metavar="COMMAND")
     check.add_parser(commands)
     dump.add_parser(commands)
+    answer.add_parser(commands)
+    train.add_parser(commands)
     return root
 
 
