@@ -1,0 +1,193 @@
+"""Real MIDI ports through RtMidi: ALSA's sequencer or a JACK server. The only module that knows rtmidi.
+
+Owns one RtMidi client for each open port. RtMidi calls an input's callback in a thread of its own, which stamps
+first and hands on; nothing is parsed, locked or logged there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import rtmidi
+
+from antiphon.errors import PortError
+from antiphon.ports.backend import Api, Backend, Hear
+from antiphon.ports.jack_watch import JackWatch, hush
+from antiphon.ports.matching import OWN, Plugged
+
+_ALSA_SEQUENCER: Final = Path("/dev/snd/seq")
+_SETTLE_S: Final = 0.05
+"""JACK takes what was written at its next period, 43 ms at the longest usual one (2048 frames at 48 kHz)."""
+
+_RETRY_NS: Final = 1_000_000_000
+
+
+def find_api() -> Api | None:
+    """What `auto` means on this machine; None where there is neither ALSA's sequencer nor a JACK server."""
+    if _ALSA_SEQUENCER.exists() and rtmidi.API_LINUX_ALSA in rtmidi.get_compiled_api():
+        return "alsa"
+    try:
+        hush()
+        JackWatch().close()
+    except PortError:
+        return None
+    return "jack"
+
+
+def open_alsa() -> Backend:
+    """Raises PortError where the kernel has no ALSA sequencer."""
+    return _Alsa()
+
+
+def open_jack() -> Backend:
+    """Needs no server yet: one that starts later is found when it does. Raises PortError without libjack."""
+    return _Jack()
+
+
+class _Alsa:
+    def __init__(self) -> None:
+        if not _ALSA_SEQUENCER.exists():
+            raise PortError(
+                "this machine has no ALSA sequencer", where=str(_ALSA_SEQUENCER), fix="load it: modprobe snd-seq"
+            )
+        self._inputs = _new(rtmidi.MidiIn, rtmidi.API_LINUX_ALSA)
+        self._outputs = _new(rtmidi.MidiOut, rtmidi.API_LINUX_ALSA)
+
+    @property
+    def api(self) -> Api:
+        return "alsa"
+
+    def scan(self) -> Plugged:
+        return Plugged(inputs=tuple(self._inputs.get_ports()), outputs=tuple(self._outputs.get_ports()))
+
+    def open_input(self, raw: str, hear: Hear) -> _Input:
+        return _Input(rtmidi.API_LINUX_ALSA, raw, hear, connected=_always)
+
+    def open_output(self, raw: str) -> _Output:
+        return _Output(rtmidi.API_LINUX_ALSA, raw, connected=_always)
+
+    def settle(self) -> None:
+        """ALSA delivers while it is written to."""
+
+    def close(self) -> None:
+        self._inputs.delete()
+        self._outputs.delete()
+
+
+class _Jack:
+    def __init__(self) -> None:
+        hush()
+        self._watch: JackWatch | None = None
+        self._retry_ns = 0
+
+    @property
+    def api(self) -> Api:
+        return "jack"
+
+    def scan(self) -> Plugged | None:
+        if self._watch is not None and not self._watch.alive:
+            self._watch.close()
+            self._watch = None
+        if self._watch is None and not self._reach():
+            return None
+        assert self._watch is not None
+        return self._watch.ports()
+
+    def _reach(self) -> bool:
+        now_ns = time.monotonic_ns()
+        if now_ns < self._retry_ns:
+            return False
+        self._retry_ns = now_ns + _RETRY_NS
+        try:
+            self._watch = JackWatch()
+        except PortError:
+            return False
+        return True
+
+    def open_input(self, raw: str, hear: Hear) -> _Input:
+        return _Input(rtmidi.API_UNIX_JACK, raw, hear, connected=lambda: self._is_ours(raw))
+
+    def open_output(self, raw: str) -> _Output:
+        return _Output(rtmidi.API_UNIX_JACK, raw, connected=lambda: self._is_ours(raw))
+
+    def _is_ours(self, raw: str) -> bool:
+        return self._watch is not None and self._watch.alive and self._watch.is_ours(raw)
+
+    def settle(self) -> None:
+        if self._watch is not None and self._watch.alive:
+            time.sleep(_SETTLE_S)
+
+    def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+
+class _Input:
+    def __init__(self, api: int, raw: str, hear: Hear, *, connected: Callable[[], bool]) -> None:
+        self._connected = connected
+        self._midi = _new(rtmidi.MidiIn, api)
+        self._midi.ignore_types(sysex=True, timing=False, active_sense=True)
+
+        def on_message(event: tuple[Sequence[int], float], _: object) -> None:
+            at_ns = time.monotonic_ns()
+            hear(at_ns, bytes(event[0]))
+
+        self._midi.set_callback(on_message)
+        _open(self._midi, raw, name="in")
+
+    @property
+    def connected(self) -> bool:
+        return self._connected()
+
+    def close(self) -> None:
+        _close(self._midi)
+
+
+class _Output:
+    def __init__(self, api: int, raw: str, *, connected: Callable[[], bool]) -> None:
+        self._connected = connected
+        self._midi = _new(rtmidi.MidiOut, api)
+        _open(self._midi, raw, name="out")
+        self._send = self._midi.send_message
+
+    @property
+    def connected(self) -> bool:
+        return self._connected()
+
+    def write(self, data: bytes) -> None:
+        with contextlib.suppress(rtmidi.RtMidiError):  # the next scan will see that the port is gone
+            self._send(data)
+
+    def close(self) -> None:
+        _close(self._midi)
+
+
+def _new(kind: Any, api: int) -> Any:
+    try:
+        return kind(api, name=OWN)
+    except rtmidi.RtMidiError as error:
+        raise PortError(f"no MIDI client can be made: {error}") from error
+
+
+def _open(midi: Any, raw: str, *, name: str) -> None:
+    try:
+        midi.open_port(midi.get_ports().index(raw), name=name)
+    except (rtmidi.RtMidiError, ValueError) as error:
+        midi.delete()
+        raise PortError("the port is gone", where=raw) from error
+
+
+def _close(midi: Any) -> None:
+    with contextlib.suppress(rtmidi.RtMidiError):
+        midi.close_port()
+    midi.delete()
+
+
+def _always() -> bool:
+    """ALSA's addresses change with every plugging, so a port that came back has another raw name."""
+    return True
