@@ -25,7 +25,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LIBC = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
 MARK = "ANTIPHON_TEST_RUN"
-GRACE_S = 3.0  # how long a thread or a process may take to go after its test has ended
+# How long a thread or a process may take to go after its test has ended.
+GRACE_S = float(os.environ.get("ANTIPHON_TEST_GRACE_S", "3"))
 
 # Timings are benchmarks, never asserts; and a run leaves no example database in the working directory.
 settings.register_profile("house", deadline=None, database=None)
