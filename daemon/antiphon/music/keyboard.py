@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from antiphon.music.note import Note
 
 _NOTE_OFF, _NOTE_ON, _CONTROL = 0x80, 0x90, 0xB0
-_SUSTAIN, _ALL_SOUND_OFF, _ALL_NOTES_OFF = 64, 120, 123
+_SUSTAIN, _ALL_SOUND_OFF, _RESET, _ALL_NOTES_OFF = 64, 120, 121, 123
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +22,11 @@ class Held:
 
 @dataclass(slots=True)
 class Keyboard:
-    """Follows the keys and the sustain pedal (CC64) of every channel it is shown.
+    """Follows the keys and the sustain pedal (CC64, down from 64 on) of every channel it is shown.
 
     A note ends when its key is up and its channel's pedal is up, when it is struck again, or at all-notes-off
-    (CC123, which the pedal holds) or all-sound-off (CC120, which it does not).
+    (CC123, which the pedal holds) or all-sound-off (CC120, which it does not). Reset-all-controllers (CC121) lifts
+    the pedal (MIDI recommended practice RP-015).
     """
 
     _held: dict[tuple[int, int], Held] = field(default_factory=dict)
@@ -35,9 +35,9 @@ class Keyboard:
     def hear(self, data: bytes, *, at_tick: int) -> list[Note]:
         """Take one channel message, status byte first; gives the notes that it ends.
 
-        Messages that are no note, pedal or all-off are passed over, short ones too.
+        Messages that are no note, pedal or all-off are passed over, and so are short and garbled ones.
         """
-        if len(data) < 3:
+        if len(data) < 3 or data[1] > 127 or data[2] > 127:
             return []
         kind, channel, number, value = data[0] & 0xF0, data[0] & 0x0F, data[1], data[2]
         if kind == _NOTE_ON and value > 0:
@@ -48,6 +48,8 @@ class Keyboard:
             return self._lift((channel, number), at_tick)
         if kind == _CONTROL and number == _SUSTAIN:
             return self._pedal(channel, value >= 64, at_tick)
+        if kind == _CONTROL and number == _RESET:
+            return self._pedal(channel, False, at_tick)
         if kind == _CONTROL and number == _ALL_NOTES_OFF:
             return [n for place in self._places(channel) for n in self._lift(place, at_tick)]
         if kind == _CONTROL and number == _ALL_SOUND_OFF:
@@ -64,8 +66,8 @@ class Keyboard:
         self._pedals.clear()
         return [note for place in list(self._held) for note in self._end(place, at_tick)]
 
-    def _places(self, channel: int) -> Iterator[tuple[int, int]]:
-        return (place for place in list(self._held) if place[0] == channel)
+    def _places(self, channel: int) -> list[tuple[int, int]]:
+        return [(channel, pitch) for pitch in range(128) if (channel, pitch) in self._held]
 
     def _lift(self, place: tuple[int, int], at_tick: int) -> list[Note]:
         held = self._held.get(place)
@@ -79,6 +81,8 @@ class Keyboard:
     def _pedal(self, channel: int, down: bool, at_tick: int) -> list[Note]:
         if down:
             self._pedals.add(channel)
+            return []
+        if channel not in self._pedals:
             return []
         self._pedals.discard(channel)
         return [

@@ -45,9 +45,7 @@ class Meter:
         """Length of a bar in grid steps. Raises AntiphonError where the bar line falls off the grid."""
         steps, rest = divmod(self.beats * 4 * STEPS_PER_QUARTER, self.unit)
         if rest:
-            raise AntiphonError(
-                f"a bar of {self} does not fit the grid of {STEPS_PER_QUARTER} steps a quarter"
-            )
+            raise AntiphonError(f"a bar of {self} does not fit the grid of {STEPS_PER_QUARTER} steps a quarter")
         return steps
 
     @property

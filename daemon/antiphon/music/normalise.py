@@ -16,7 +16,9 @@ from dataclasses import replace
 
 from antiphon.errors import AntiphonError
 from antiphon.music.bar import Bar, BarNote
+from antiphon.music.meter import Meter, MeterMap
 from antiphon.music.note import Note, Piece
+from antiphon.music.tempo import TempoMap
 from antiphon.music.time import STEPS_PER_QUARTER, TICKS_PER_QUARTER, TICKS_PER_STEP, snap_to_step
 
 MAX_LEN_STEPS = 8 * STEPS_PER_QUARTER
@@ -67,7 +69,7 @@ def untangled(notes: Iterable[BarNote]) -> list[BarNote]:
 
 
 def whole_bars(piece: Piece) -> int:
-    """How many bars `piece` fills: through its last sounding note, and through trailing silence that ends on a bar line."""
+    """How many bars `piece` fills: through its last sounding note, and through silence that ends on a bar line."""
     if not piece.notes and not piece.end_tick:
         return 0
     sounding = 0
@@ -130,12 +132,26 @@ def cut(bars: Sequence[Bar]) -> list[Bar]:
 
 def notes_of(bars: Sequence[Bar], *, start_tick: int = 0) -> tuple[Note, ...]:
     """The notes of `bars` in ticks, the first bar line at `start_tick`."""
+    return _in_ticks(placed(bars), start_tick=start_tick)
+
+
+def piece_of(bars: Sequence[Bar]) -> Piece:
+    """`bars` as a piece that begins with the first of them and ends on the last bar line.
+
+    A note that would sound into the next of its pitch ends there.
+    """
+    meters: list[tuple[int, Meter]] = []
+    tempos: list[tuple[int, float]] = []
+    tick = 0
+    for bar in bars:
+        meters.append((tick, bar.meter))
+        if not tempos or bar.bpm != tempos[-1][1]:
+            tempos.append((tick, bar.bpm))
+        tick += bar.meter.len_ticks
+    return Piece(_in_ticks(untangled(placed(bars))), MeterMap.of(meters), TempoMap.of(tempos), tick)
+
+
+def _in_ticks(notes: Iterable[BarNote], *, start_tick: int = 0) -> tuple[Note, ...]:
     return tuple(
-        Note(
-            start_tick + note.step * TICKS_PER_STEP,
-            note.pitch,
-            note.len_steps * TICKS_PER_STEP,
-            note.velocity,
-        )
-        for note in placed(bars)
+        Note(start_tick + n.step * TICKS_PER_STEP, n.pitch, n.len_steps * TICKS_PER_STEP, n.velocity) for n in notes
     )
