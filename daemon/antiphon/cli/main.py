@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from antiphon.cli import answer, check, dump, train
+from antiphon.cli import answer, check, detokenize, dump, tokenize, train
 from antiphon.errors import AntiphonError, PortError
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
@@ -42,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
     check.add_parser(commands)
     dump.add_parser(commands)
     answer.add_parser(commands)
+    tokenize.add_parser(commands)
+    detokenize.add_parser(commands)
     train.add_parser(commands)
     return root
 

@@ -54,12 +54,14 @@ class BarDecoder:
 
 
 def decode(ids: Iterable[int], vocabulary: Vocabulary) -> list[Bar]:
-    """The bars that `ids` spell; anything after EOS is left out.
+    """The bars that `ids` spell; anything after EOS is left out, and so is a note beyond its bar's end.
 
-    Raises AntiphonError for an id outside the vocabulary.
+    Of several notes of one pitch at one step the last one counts. Raises AntiphonError for an id that is not in the
+    vocabulary.
     """
     decoder = BarDecoder(vocabulary)
     bars: list[Bar] = []
+    notes: list[dict[tuple[int, int], BarNote]] = []
     for index, token in enumerate(ids):
         if token in (PAD, BOS):
             continue
@@ -70,10 +72,16 @@ def decode(ids: Iterable[int], vocabulary: Vocabulary) -> list[Bar]:
         note = decoder.feed(token)
         if decoder.bar == len(bars):
             bars.append(Bar(decoder.meter, (), decoder.bpm))
+            notes.append({})
         if not bars:
             continue
         if token in vocabulary.meters or token in vocabulary.tempos:
-            bars[-1] = replace(bars[-1], meter=decoder.meter, bpm=decoder.bpm)
+            bars[-1] = Bar(decoder.meter, (), decoder.bpm)
         if note is not None:
-            bars[-1] = replace(bars[-1], notes=(*bars[-1].notes, note))
-    return [replace(bar, notes=tuple(sorted(set(bar.notes)))) for bar in bars]
+            notes[-1][note.step, note.pitch] = note
+    return [_whole(bar, placed) for bar, placed in zip(bars, notes, strict=True)]
+
+
+def _whole(bar: Bar, notes: dict[tuple[int, int], BarNote]) -> Bar:
+    inside = (notes[place] for place in sorted(notes) if place[0] < bar.meter.len_steps)
+    return replace(bar, notes=tuple(inside))

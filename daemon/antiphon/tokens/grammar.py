@@ -158,10 +158,14 @@ class AnswerGrammar:
 
 
 def first_illegal(ids: Iterable[int], *, grammar: AnswerGrammar) -> int | None:
-    """The index of the first id that `grammar` forbids, or None where all are legal and the answer is complete."""
-    index = 0
-    for index, token in enumerate(ids):
-        if not grammar.mask()[token]:
-            return index
+    """The index of the first id that `grammar` forbids, or None where all are legal and the answer is complete.
+
+    Where all are legal and more are wanted it is the index of the first missing one.
+    """
+    count = 0
+    for token in ids:
+        if not (0 <= token < grammar.vocabulary.size and grammar.mask()[token]):
+            return count
         grammar.feed(token)
-    return None if grammar.done else index + 1
+        count += 1
+    return None if grammar.done else count

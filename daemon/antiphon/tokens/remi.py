@@ -29,9 +29,10 @@ class QuarterRemi(REMI):  # type: ignore[misc]
     def __init__(self, tokenizer_config: TokenizerConfig | None = None, params: str | None = None) -> None:
         super().__init__(tokenizer_config, params=params)
         # miditok keeps one table of durations for each tick rate it can meet; the one at 12 ticks a beat is ours.
-        self.time_division = STEPS_PER_QUARTER
-        self._tpb_per_ts = dict.fromkeys(self._tpb_per_ts, STEPS_PER_QUARTER)
-        for tables in (self._tpb_to_time_array, self._tpb_tokens_to_ticks, self._tpb_ticks_to_tokens):
+        own: Any = self  # miditok's attributes have no types
+        own.time_division = STEPS_PER_QUARTER
+        own._tpb_per_ts = dict.fromkeys(own._tpb_per_ts, STEPS_PER_QUARTER)
+        for tables in (own._tpb_to_time_array, own._tpb_tokens_to_ticks, own._tpb_ticks_to_tokens):
             if STEPS_PER_QUARTER not in tables:
                 raise AssertionError("the meters must include sixteenths, whose table is the one on our grid")
 
@@ -85,14 +86,14 @@ def miditok_for(grid: Grid) -> QuarterRemi:
     )
 
 
-def score_of(bars: Sequence[Bar], vocabulary: Vocabulary) -> Score:
-    """`bars` as the symusic score that miditok encodes without a pre-processing of its own.
+def score_of(bars: Sequence[Bar], vocabulary: Vocabulary) -> Any:
+    """`bars` as the symusic Score that miditok encodes without a pre-processing of its own.
 
     One tick is one step. Every bar carries its time signature, because miditok writes a `Bar` only where something
     happens and would leave out empty ones at the end; tempos and velocities are those of the vocabulary.
     """
-    score = Score(STEPS_PER_QUARTER)
-    track = Track()
+    score: Any = Score(STEPS_PER_QUARTER)
+    track: Any = Track()
     tick = 0
     tempo: int | None = None
     for bar in bars:
