@@ -52,7 +52,7 @@ def test_a_jack_server_is_there_and_goes_with_the_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     name = (tmp_path / ".name").read_text()
     running = subprocess.run(["sh", "-c", "cat /proc/[0-9]*/cmdline"], capture_output=True, check=False).stdout
-    assert b"antiphon" in running  # this very run
+    assert b"pytest" in running  # this very run
     assert f"jackd\0-n\0{name}".encode() not in running
 
 
