@@ -41,7 +41,7 @@ _PLAN = struct.Struct("<iiqqH")
 _DUE = struct.Struct("<qqH")
 _END = struct.Struct("<iiq")
 _PORT = struct.Struct("<i")
-_READY = struct.Struct("<i?")
+_READY = struct.Struct("<iB")
 _NAMED = struct.Struct("<iB")
 _HEARD = struct.Struct("<qi")
 _RELEASED = struct.Struct("<iiqqqq")
@@ -187,7 +187,7 @@ def _pack_ready(m: Ready) -> bytes:
 def _unpack_ready(packet: bytes) -> tuple[Ready, int]:
     priority, locked = _READY.unpack_from(packet, 1)
     api, end = _take_text(packet, 1 + _READY.size)
-    return Ready(api=api, priority=priority, locked=locked), end
+    return Ready(api=api, priority=priority, locked=(False, True)[locked]), end
 
 
 def _pack_up(m: Up | Down) -> bytes:
