@@ -193,5 +193,12 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
         load(tmp_path / "none.yaml")
 
 
+def test_a_file_that_may_not_even_be_looked_at_is_not_taken_for_missing(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.yaml"
+    loop.symlink_to(loop)
+    with pytest.raises(InvalidConfig, match="cannot be read: too many levels of symbolic links"):
+        load(etc=loop)
+
+
 def test_a_file_that_cannot_be_read_says_so() -> None:
     assert problems_of(Path("/proc/self/mem")) == [": cannot be read: input/output error"]

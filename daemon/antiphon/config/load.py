@@ -29,8 +29,8 @@ def load(path: Path | None = None, *, etc: Path = ETC) -> Config:
     must exist, and its antiphon.d only if it is `etc` itself. Raises ConfigError.
     """
     if path is None:
-        return load_files([*([etc] if etc.exists() else []), *_drop_ins(etc)])
-    if not path.exists():
+        return load_files([*([etc] if _exists(etc) else []), *_drop_ins(etc)])
+    if not _exists(path):
         raise ConfigError("no such file", where=str(path), fix="name a file that exists")
     return load_files([path, *(_drop_ins(etc) if path.absolute() == etc else [])])
 
@@ -45,6 +45,17 @@ def load_files(paths: list[Path]) -> Config:
     if problems:
         raise InvalidConfig(problems)
     return config
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is there; also where it may not be looked at, which reading it will then tell."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _drop_ins(etc: Path) -> list[Path]:
