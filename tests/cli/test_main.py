@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 ANTIPHON = Path(sys.executable).with_name("antiphon")
-COMMANDS = ["check", "dump", "answer", "train"]
+COMMANDS = ["daemon", "check", "dump", "answer", "tokenize", "detokenize", "train"]
 
 
 def antiphon(*args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
@@ -29,7 +30,7 @@ def test_version_is_the_installed_one() -> None:
 def test_help_names_every_command() -> None:
     done = antiphon("--help")
     assert done.returncode == 0
-    assert [command for command in COMMANDS if f"\n    {command} " not in done.stdout] == []
+    assert [command for command in COMMANDS if not re.search(rf"\n    {command}\s", done.stdout)] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
