@@ -327,6 +327,8 @@ class App:
             onsets_ns=[onset.at_ns for onset in answered.onsets],
             yielded=answered.yielded,
             trunk_count=answered.trunk_count,
+            tokens=answered.tokens,
+            spent_ns=answered.spent_ns,
         )
 
     def _on_phase(self, player: str, phase: Phase, tick: int) -> None:

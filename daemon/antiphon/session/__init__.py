@@ -1,1 +1,1 @@
-"""The co-pilot: where the beat is, what was heard, when to answer, and the answer itself. Time is always an argument."""
+"""The co-pilot: where the beat is, what was heard, when to answer, and the answer. Time is always an argument."""

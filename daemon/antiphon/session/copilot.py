@@ -98,6 +98,8 @@ class Answered:
     notes: int
     yielded: bool
     trunk_count: int
+    tokens: int
+    spent_ns: int
 
 
 @dataclass(slots=True)
@@ -120,6 +122,8 @@ class _Branch:
     done: bool = False
     used: int = 0
     sent_ns: int = 0
+    tokens: int = 0
+    spent_ns: int = 0
 
 
 class Copilot:
@@ -372,6 +376,8 @@ class Copilot:
         branch.notes = [*branch.notes, *written.new]
         branch.until_step = written.until_step
         branch.done = written.done
+        branch.tokens += written.tokens
+        branch.spent_ns += written.spent_ns
         dues = self._dues(branch, written.new)
         if dues and not branch.sent_ns:
             branch.sent_ns = now_ns
@@ -468,6 +474,8 @@ class Copilot:
                 notes=len(branch.notes),
                 yielded=yielded,
                 trunk_count=self._trunk.count,
+                tokens=branch.tokens,
+                spent_ns=branch.spent_ns,
             )
         )
 

@@ -14,11 +14,11 @@ from antiphon.errors import FileError
 
 
 class Journal:
-    """Appends records to a file as they come; buffered, so that a line costs microseconds."""
+    """Appends records to a file as they come, each whole at once, so that another program can follow it."""
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = path.open("w", encoding="utf-8")
+            self._file = path.open("w", encoding="utf-8", buffering=1)
         except OSError as error:
             raise FileError(
                 error.strerror or str(error), where=str(path), fix="choose a folder that can be written"

@@ -6,7 +6,8 @@ first) or after their reason is gone, so each names the take it belongs to, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from antiphon.engine.timeline import Timeline
@@ -26,23 +27,39 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a job wrote: the answer as it stands, its new notes, how far it is, how many ids the trunk has been fed."""
+    """What a job wrote: the answer as it stands, its new notes, how far it is, how many ids the trunk has been fed.
+
+    tokens, spent_ns: how many tokens the job fed or sampled, and how long that took.
+    """
 
     answer: Answer
     new: tuple[BarNote, ...]
     until_step: int
     done: bool
     trunk_count: int
+    tokens: int
+    spent_ns: int
 
 
 class Tree:
-    """Two timelines of one model: `trunk` is the conversation, `branch` an answer to it."""
+    """Two timelines of one model: `trunk` is the conversation, `branch` an answer to it.
 
-    def __init__(self, *, trunk: Timeline, branch: Timeline, vocabulary: Vocabulary) -> None:
+    clock_ns: a clock to measure the model by; nothing that is played depends on it.
+    """
+
+    def __init__(
+        self,
+        *,
+        trunk: Timeline,
+        branch: Timeline,
+        vocabulary: Vocabulary,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
         self.trunk = trunk
         self._branch = branch
         self._root = trunk.fork()  # the model before it has heard anything
         self._vocabulary = vocabulary
+        self._clock_ns = clock_ns
         self._take = 0
         self._owner: Answer | None = None
 
@@ -74,6 +91,7 @@ class Tree:
 
         given, held_back: what sounds already before step `held_back`, see `Answer.begin_with`.
         """
+        began_ns, fed = self._clock_ns(), self.trunk.count
         count = self.feed(settled)
         if settled.take != self._take:
             return None
@@ -83,14 +101,23 @@ class Tree:
         if held_back:
             answer.begin_with(given, until_step=held_back)
         self._owner = answer
-        return self._written(answer, until_step=until_step, max_tokens=max_tokens, trunk_count=count)
+        return self._write(answer, until_step, max_tokens, began_ns=began_ns, tokens=count - fed + len(rest))
 
     def go_on(self, answer: Answer, *, until_step: int, max_tokens: int) -> Written | None:
         """Write on; None if another answer has taken the branch."""
         if self._owner is not answer:
             return None
-        return self._written(answer, until_step=until_step, max_tokens=max_tokens, trunk_count=self.trunk.count)
+        return self._write(answer, until_step, max_tokens, began_ns=self._clock_ns(), tokens=0)
 
-    def _written(self, answer: Answer, *, until_step: int, max_tokens: int, trunk_count: int) -> Written:
+    def _write(self, answer: Answer, until_step: int, max_tokens: int, *, began_ns: int, tokens: int) -> Written:
+        before = answer.tokens
         new = answer.write(until_step=until_step, max_tokens=max_tokens)
-        return Written(answer, tuple(new), answer.written_until, answer.done, trunk_count)
+        return Written(
+            answer=answer,
+            new=tuple(new),
+            until_step=answer.written_until,
+            done=answer.done,
+            trunk_count=self.trunk.count,
+            tokens=tokens + answer.tokens - before,
+            spent_ns=self._clock_ns() - began_ns,
+        )

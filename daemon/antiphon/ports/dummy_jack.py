@@ -1,0 +1,68 @@
+"""A JACK server without a sound card, for machines that have neither hardware nor ALSA's sequencer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from types import TracebackType
+
+from antiphon.errors import PortError
+
+PERIOD_FRAMES = 64
+RATE_HZ = 48_000
+PERIOD_NS = PERIOD_FRAMES * 1_000_000_000 // RATE_HZ
+
+_START_S = 10.0
+
+
+def installed() -> bool:
+    """Whether jackd is there."""
+    return shutil.which("jackd") is not None
+
+
+class DummyJack:
+    """A running server under a name of its own; `environment` makes JACK programs use it.
+
+    Synchronous mode (-S) loses no events; the asynchronous mode was seen to lose one in some 800 under load.
+    """
+
+    def __init__(self, *, name: str) -> None:
+        self.environment = {"JACK_DEFAULT_SERVER": name, "JACK_NO_AUDIO_RESERVATION": "1"}
+        command = ["jackd", "-n", name, "-r", "-S", "--no-mlock", "-d", "dummy", "-r", str(RATE_HZ)]
+        self._process = subprocess.Popen(
+            [*command, "-p", str(PERIOD_FRAMES)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | self.environment,
+        )
+        end_s = time.monotonic() + _START_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > end_s:
+                self.close()
+                raise PortError("jackd did not come up", fix="run it by hand to see why: " + " ".join(command))
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        """Whether the server's request socket is there, which is what clients connect to."""
+        name = self.environment["JACK_DEFAULT_SERVER"]
+        return any(entry.startswith(f"jack_{name}_") for entry in os.listdir("/dev/shm"))
+
+    def close(self) -> None:
+        """Stop the server."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> DummyJack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
