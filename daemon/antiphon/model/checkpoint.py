@@ -66,7 +66,9 @@ def read(path: Path) -> Checkpoint:
         raise FileError(f"cannot be read as safetensors: {error}", where=str(path), fix=_FIX) from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise FileError(f"tensor {name} holds a NaN or an infinity", where=str(path), fix="train or convert it again")
+            raise FileError(
+                f"tensor {name} holds a NaN or an infinity", where=str(path), fix="train or convert it again"
+            )
     return Checkpoint(spec=spec, tensors=tensors, metadata=metadata)
 
 

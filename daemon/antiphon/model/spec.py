@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class ModelSpec:
         """
 
         def rank(factor: float) -> int:
-            return max(32, round(factor * n_embd**0.5 / 32) * 32)
+            return max(32, round(factor * math.sqrt(n_embd) / 32) * 32)
 
         return cls(
             n_layer=n_layer,

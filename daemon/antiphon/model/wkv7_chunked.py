@@ -63,7 +63,7 @@ def wkv7_chunked(
     mask = torch.cat([ones.tril(-1), ones.tril()]).repeat(1, 2)
     scores = (left @ right.transpose(-1, -2)) * mask
     written = scores[..., CHUNK:] @ v
-    inverse_system = _UnitLowerInverse.apply(scores[..., :CHUNK, :CHUNK])
+    inverse_system = _applied(_UnitLowerInverse, scores[..., :CHUNK, :CHUNK])
     solved = inverse_system @ torch.cat([alpha, written[..., :CHUNK, :]], dim=-1)
     answered = torch.cat([left[..., CHUNK:, :], written[..., CHUNK:, :]], dim=-1)
     answered = answered - scores[..., CHUNK:, :CHUNK] @ solved
@@ -77,13 +77,18 @@ def wkv7_chunked(
         transition = transition * keep
     if state is None:
         state = torch.zeros(batch, heads, n, n, dtype=r.dtype, device=r.device)
-    states = _Scan.apply(transition, gained, state)
+    states = _applied(_Scan, transition, gained, state)
     before = states[:, :, :-1]
     if keep is not None:
         before = before * keep
     y = answered[..., :n] @ before.transpose(-1, -2) + answered[..., n:]
     y = y.permute(0, 2, 3, 1, 4).reshape(batch, chunks * CHUNK, heads, n)
     return y[:, :length], states[:, :, -1]
+
+
+def _applied(function: type[torch.autograd.Function], *tensors: Tensor) -> Tensor:
+    out: Tensor = function.apply(*tensors)
+    return out
 
 
 class _UnitLowerInverse(torch.autograd.Function):
@@ -104,7 +109,8 @@ class _UnitLowerInverse(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (inverse,) = ctx.saved_tensors
         transposed = inverse.transpose(-1, -2)
-        return -(transposed @ grads[0] @ transposed)
+        grad: Tensor = -(transposed @ grads[0] @ transposed)
+        return grad
 
 
 class _Scan(torch.autograd.Function):

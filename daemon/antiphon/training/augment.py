@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from antiphon.training.ids import Ids, IdRanges
+from antiphon.training.ids import IdRanges, Ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

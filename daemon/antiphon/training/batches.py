@@ -14,7 +14,7 @@ import numpy.typing as npt
 from antiphon.model.wkv7_chunked import CHUNK
 from antiphon.training.augment import Augmentation
 from antiphon.training.corpus import Corpus
-from antiphon.training.ids import Ids, IdRanges
+from antiphon.training.ids import IdRanges, Ids
 
 IGNORED = -100
 """The target of a position without loss: torch's default for cross entropy."""
@@ -108,9 +108,7 @@ def sample_ids(corpus: Corpus, ranges: IdRanges, sample: Sample) -> Ids:
     return np.concatenate(parts)
 
 
-def _samples(
-    corpus: Corpus, ranges: IdRanges, piece: int, budget: int, rng: np.random.Generator
-) -> list[Sample]:
+def _samples(corpus: Corpus, ranges: IdRanges, piece: int, budget: int, rng: np.random.Generator) -> list[Sample]:
     """The piece cut into stretches of `budget` ids; the first is shorter by chance, so that cuts wander."""
     ids = corpus.piece(piece)
     bars = np.flatnonzero(ids == ranges.bar)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon.errors import FileError
-from antiphon.training.ids import Ids, IdRanges
+from antiphon.training.ids import IdRanges, Ids
 
 MAX_IDS = 2_000_000_000
 

@@ -44,21 +44,17 @@ class Network(nn.Module):
         self.head = _Weight(weights, "head")
         self.compute_dtype = compute_dtype
 
-    def forward(
-        self, tokens: Tensor, state: State | None = None, starts: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+    def forward(self, tokens: Tensor, state: State | None = None, starts: Tensor | None = None) -> tuple[Tensor, State]:
         """Logits [B, T, V] for tokens [B, T], and the state after them.
 
-        `starts` [B, T] is true at the first token of a sequence that forgets what came before it in its
-        row; such tokens stand at multiples of 16 (ValueError otherwise is the packer's duty, not ours).
+        `starts` [B, T] is true at the first token of a sequence that forgets what came before it in its row. Such
+        tokens stand at multiples of 16: `batches.make_batch` sees to it, and it is not looked at again here.
         """
         x = functional.embedding(tokens, self.emb.weight)
         if state is None:
             state = zero_state(self.spec, batch=(tokens.shape[0],), dtype=x.dtype)
             state = tuple(
-                LayerState(
-                    att_x=s.att_x.to(x.device), wkv=s.wkv.to(x.device), ffn_x=s.ffn_x.to(x.device)
-                )
+                LayerState(att_x=s.att_x.to(x.device), wkv=s.wkv.to(x.device), ffn_x=s.ffn_x.to(x.device))
                 for s in state
             )
         keep_x: Tensor | None = None
@@ -132,6 +128,27 @@ class _Block(nn.Module):
 
 class _TimeMix(nn.Module):
     """The attention half, its parameters under their official names."""
+
+    x_r: Tensor
+    x_w: Tensor
+    x_k: Tensor
+    x_v: Tensor
+    x_a: Tensor
+    x_g: Tensor
+    w0: Tensor
+    w1: Tensor
+    w2: Tensor
+    a0: Tensor
+    a1: Tensor
+    a2: Tensor
+    v0: Tensor
+    v1: Tensor
+    v2: Tensor
+    g1: Tensor
+    g2: Tensor
+    k_k: Tensor
+    k_a: Tensor
+    r_k: Tensor
 
     def __init__(self, spec: ModelSpec, weights: Mapping[str, Tensor], layer: int) -> None:
         super().__init__()

@@ -13,9 +13,10 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from antiphon.model.wkv7_chunked import CHUNK, wkv7_chunked
-from antiphon_kernels.wkv7_sequence import numba_cpu
+from antiphon_kernels.wkv7_sequence import numba_cpu, reference
 
-assert numba_cpu.CHUNK == CHUNK
+if reference.CHUNK != CHUNK:
+    raise AssertionError("both forms of the recurrence let sequences begin at the same places")
 
 
 def wkv7_training(
@@ -41,7 +42,7 @@ def wkv7_training(
         inputs = (r, w, k, v, kappa, b)
     if keep is None:
         keep = torch.ones(batch, (length + padding) // CHUNK)
-    y, _, final = _sequence(*(x.contiguous() for x in inputs), keep.bool(), state.contiguous())
+    y, _, final = _sequence(*(x.contiguous() for x in inputs), keep.bool().contiguous(), state.contiguous())
     return y[:, :length], final
 
 

@@ -77,7 +77,9 @@ class Trainer:
         self.optimizer = _optimizer(self.network, config)
         if optimizer_state is not None:
             self.optimizer.load_state_dict(optimizer_state)
-        self._loss: Callable[..., Tensor] = torch.compile(self._plain_loss, dynamic=False) if config.compile else self._plain_loss
+        self._loss: Callable[..., Tensor] = (
+            torch.compile(self._plain_loss, dynamic=False) if config.compile else self._plain_loss
+        )
         self._rows: list[list[Sample]] = []
         self._rows_epoch = -1
         self._bad_steps = 0
@@ -93,9 +95,7 @@ class Trainer:
         try:
             while True:
                 elapsed_s = time.monotonic() - started
-                done = progress(
-                    config, step=self.counters.step, tokens=self.counters.tokens, elapsed_s=elapsed_s
-                )
+                done = progress(config, step=self.counters.step, tokens=self.counters.tokens, elapsed_s=elapsed_s)
                 finished = done >= 1.0
                 if finished or stopping():
                     break
@@ -138,7 +138,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         targets = torch.from_numpy(batch.targets)
         loss = self._loss(torch.from_numpy(batch.tokens), targets, torch.from_numpy(batch.starts))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip))
         value = float(loss.detach())
         if math.isfinite(value) and math.isfinite(norm):
@@ -152,9 +152,7 @@ class Trainer:
                     fix="resume from the last checkpoint with a lower lr",
                 )
         tokens = int((targets != IGNORED).sum())
-        self.counters = replace(
-            self.counters, step=self.counters.step + 1, tokens=self.counters.tokens + tokens
-        )
+        self.counters = replace(self.counters, step=self.counters.step + 1, tokens=self.counters.tokens + tokens)
         return value, norm, lr, tokens
 
     def save(self) -> Path:

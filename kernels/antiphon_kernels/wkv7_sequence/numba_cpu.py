@@ -12,25 +12,28 @@ their traffic. All arrays are float32 [B, T, H, N], T a multiple of `CHUNK`; kep
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-CHUNK = 16
-"""Tokens between two kept states; sequences may begin only at multiples of it."""
+from antiphon_kernels.jit import kernel
+from antiphon_kernels.wkv7_sequence.reference import CHUNK
 
 Floats = npt.NDArray[np.float32]
-
-# Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning.
-_FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy", boundscheck=False)
-def _advance(s, after, sa, y, r, w, k, v, kappa, b):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _reordered(function: F) -> F:
+    """A part of a kernel whose sums may be taken in any order and fused, so that they vectorise; a NaN stays one."""
+    return cast(F, numba.njit(nogil=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")(function))
+
+
+@_reordered
+def _advance(s: Any, after: Any, sa: Any, y: Any, r: Any, w: Any, k: Any, v: Any, kappa: Any, b: Any) -> None:
     """One token: `after` = the state that follows `s` [key, value], sa = S κ, y = S r."""
     n = s.shape[0]
     for i in range(n):
@@ -48,8 +51,11 @@ def _advance(s, after, sa, y, r, w, k, v, kappa, b):  # type: ignore[no-untyped-
             y[i] += new * r_j
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy", boundscheck=False)
-def _forward(first, last, r, w, k, v, kappa, b, keep, start, y, kept, final):  # type: ignore[no-untyped-def]  # pragma: no cover
+@kernel
+def _forward(
+    first: int, last: int, r: Any, w: Any, k: Any, v: Any, kappa: Any, b: Any,
+    keep: Any, start: Any, y: Any, kept: Any, final: Any,
+) -> None:  # fmt: skip
     """Sequences first ≤ row·H + head < last."""
     length, heads, n = r.shape[1], r.shape[2], r.shape[3]
     # Two states in turn: an update in place would look like an overlap to the compiler's vector checks.
@@ -78,8 +84,11 @@ def _forward(first, last, r, w, k, v, kappa, b, keep, start, y, kept, final):  #
                 final[row, head, i, j] = states[0, j, i]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy", boundscheck=False)
-def _retreat(ds, dy, s, after, sa, r, w, k, v, kappa, b, dr, dw, dk, dv, dkappa, db, dsa):  # type: ignore[no-untyped-def]  # pragma: no cover
+@_reordered
+def _retreat(
+    ds: Any, dy: Any, s: Any, after: Any, sa: Any, r: Any, w: Any, k: Any, v: Any, kappa: Any, b: Any,
+    dr: Any, dw: Any, dk: Any, dv: Any, dkappa: Any, db: Any, dsa: Any,
+) -> None:  # fmt: skip
     """One token backward: `ds` becomes the gradient by the state before it; the other d… are written."""
     n = ds.shape[0]
     for i in range(n):
@@ -113,10 +122,11 @@ def _retreat(ds, dy, s, after, sa, r, w, k, v, kappa, b, dr, dw, dk, dv, dkappa,
         dkappa[j] = sum_kappa
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy", boundscheck=False)
-def _backward(  # type: ignore[no-untyped-def]  # pragma: no cover
-    first, last, r, w, k, v, kappa, b, keep, kept, dy, dfinal, dr, dw, dk, dv, dkappa, db, dstart
-):
+@kernel
+def _backward(
+    first: int, last: int, r: Any, w: Any, k: Any, v: Any, kappa: Any, b: Any, keep: Any, kept: Any, dy: Any,
+    dfinal: Any, dr: Any, dw: Any, dk: Any, dv: Any, dkappa: Any, db: Any, dstart: Any,
+) -> None:  # fmt: skip
     """Sequences first ≤ row·H + head < last."""
     length, heads, n = r.shape[1], r.shape[2], r.shape[3]
     states = np.empty((CHUNK + 1, n, n), np.float32)
@@ -154,9 +164,6 @@ def _backward(  # type: ignore[no-untyped-def]  # pragma: no cover
                 dstart[row, head, i, j] = ds[j, i]
 
 
-_helpers: dict[int, ThreadPoolExecutor] = {}
-
-
 def forward(
     r: Floats,
     w: Floats,
@@ -169,14 +176,10 @@ def forward(
     *,
     threads: int = 1,
 ) -> tuple[Floats, Floats, Floats]:
-    """y [B, T, H, N], the kept states, and the final state [B, H, N(value), N(key)].
-
-    `keep` [B, T / CHUNK] is false where a chunk begins from a zero state; `start` is like the final one.
-    """
-    batch, length, heads, n = _checked(r, w, k, v, kappa, b)
-    y = np.full_like(r, np.nan)
+    """y [B, T, H, N], the kept states, and the final state [B, H, N(value), N(key)]; arguments as in `reference`."""
+    batch, length, heads, n = _checked(r, w, k, v, kappa, b, keep=keep, states=(start,))
+    y, final = np.full_like(r, np.nan), np.full_like(start, np.nan)
     kept = np.empty((batch, heads, length // CHUNK, n, n), np.float32)
-    final = np.empty((batch, heads, n, n), np.float32)
     _spread(_forward, batch * heads, threads, r, w, k, v, kappa, b, keep, start, y, kept, final)
     return y, kept, final
 
@@ -195,39 +198,52 @@ def backward(
     *,
     threads: int = 1,
 ) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats, Floats]:
-    """Gradients by r, w, k, v, kappa, b and the start state, from those by y and the final state."""
-    batch, _, heads, _ = _checked(r, w, k, v, kappa, b)
-    grads = tuple(np.empty_like(r) for _ in range(6))
-    dstart = np.empty_like(dfinal)
+    """Gradients by r, w, k, v, kappa, b and the start state, from those by y and the final state.
+
+    `kept` is what `forward` gave for the same arguments.
+    """
+    batch, length, heads, n = _checked(r, w, k, v, kappa, b, dy, keep=keep, states=(dfinal,))
+    _require(kept, (batch, heads, length // CHUNK, n, n), np.float32)
+    dr, dw, dk, dv, dkappa, db = (np.full_like(r, np.nan) for _ in range(6))
+    dstart = np.full_like(dfinal, np.nan)
     _spread(
         _backward, batch * heads, threads,
-        r, w, k, v, kappa, b, keep, kept, dy, dfinal, *grads, dstart,
+        r, w, k, v, kappa, b, keep, kept, dy, dfinal, dr, dw, dk, dv, dkappa, db, dstart,
     )  # fmt: skip
-    dr, dw, dk, dv, dkappa, db = grads
     return dr, dw, dk, dv, dkappa, db, dstart
 
 
-def _checked(*arrays: Floats) -> tuple[int, int, int, int]:
-    shape = arrays[0].shape
-    for array in arrays:
-        if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
-            raise ValueError("all arrays are contiguous float32 [B, T, H, N] of one shape")
-    batch, length, heads, n = shape
-    if length % CHUNK or n % 4:
-        raise ValueError(f"T must be a multiple of {CHUNK} and N of 4, not {length} and {n}")
+def _checked(
+    r: Floats, *others: Floats, keep: npt.NDArray[np.bool_], states: tuple[Floats, ...]
+) -> tuple[int, int, int, int]:
+    """The sizes B, T, H, N; ValueError for arrays that the kernels, which check nothing, cannot take."""
+    if r.ndim != 4 or r.shape[1] % CHUNK or r.shape[3] % 4:
+        raise ValueError(f"r is [B, T, H, N] with T a multiple of {CHUNK} and N of 4, not {list(r.shape)}")
+    batch, length, heads, n = r.shape
+    for array in (r, *others):
+        _require(array, r.shape, np.float32)
+    for state in states:
+        _require(state, (batch, heads, n, n), np.float32)
+    _require(keep, (batch, length // CHUNK), np.bool_)
     return batch, length, heads, n
 
 
-def _spread(kernel: Any, sequences: int, threads: int, *arrays: Any) -> None:
-    """Run the kernel on equal shares of the sequences; the calling thread takes the first share."""
+def _require(array: npt.NDArray[Any], shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+        raise ValueError(
+            f"an array must be contiguous {dtype.__name__} {list(shape)}, not {array.dtype} {list(array.shape)}"
+        )
+
+
+def _spread(compiled: Callable[..., None], sequences: int, threads: int, *arrays: npt.NDArray[Any]) -> None:
+    """Run the kernel on equal shares of the sequences, each in a thread; the calling one takes the first share."""
     threads = max(1, min(threads, sequences))
     bounds = [sequences * i // threads for i in range(threads + 1)]
-    helpers = _helpers.get(os.getpid())
-    if threads > 1 and helpers is None:
-        helpers = _helpers[os.getpid()] = ThreadPoolExecutor(os.cpu_count(), "wkv7")
-    futures = [
-        helpers.submit(kernel, bounds[i], bounds[i + 1], *arrays) for i in range(1, threads) if helpers
-    ]
-    kernel(bounds[0], bounds[1], *arrays)
-    for future in futures:
-        future.result()
+    if threads == 1:
+        compiled(0, sequences, *arrays)
+        return
+    with ThreadPoolExecutor(threads - 1, "wkv7") as helpers:
+        shares = [helpers.submit(compiled, bounds[i], bounds[i + 1], *arrays) for i in range(1, threads)]
+        compiled(bounds[0], bounds[1], *arrays)
+        for share in shares:
+            share.result()
