@@ -37,6 +37,12 @@ class Stage:
     ended: list[int] = field(default_factory=list)
     released: list[Due] = field(default_factory=list)
 
+    def forget(self) -> None:
+        """Drop what was noted so far, so that a long session is not measured by its notes."""
+        for notes in (self.answers, self.phases, self.sent, self.ended, self.released):
+            notes.clear()
+        self._begun.clear()
+
     def __post_init__(self) -> None:
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
