@@ -1,4 +1,4 @@
-"""Waking up on time: a kernel timer for the long wait, a short spin for the last hundred microseconds.
+"""Waking up on time: a kernel timer for the long wait, a short spin for the last 200 microseconds.
 
 Owns a timerfd, which wakes an epoll at a nanosecond date where epoll's own timeout rounds up to a millisecond; and
 knows how to ask the kernel for real-time scheduling. Python below 3.13 has no timerfd, hence ctypes.
@@ -16,11 +16,11 @@ import sys
 import time
 from typing import Final
 
-SPIN_NS: Final = 100_000
-"""A timer alone wakes about 50 µs late; waking this much early and spinning ends within 1 µs half of the time."""
+SPIN_NS: Final = 200_000
+"""A timer alone wakes 50 to 150 µs late; woken this much early, the spin ends within 1 µs of the moment."""
 
 PRIORITY: Final = 50
-"""Above ordinary programs, below JACK's and the kernel's interrupt threads (50 and up, FIFO queues at equals)."""
+"""In the middle of 1 to 99: above all ordinary programs, below what keeps a JACK or a kernel alive (60 and more)."""
 
 _CLOCK_MONOTONIC: Final = 1  # linux/time.h
 _TFD_TIMER_ABSTIME: Final = 1  # linux/timerfd.h

@@ -1,7 +1,8 @@
 """The daemon's end of the line to the ports process: starts it, speaks with it, and cleans up after its death.
 
 Owns the process, the socket and a mirror of the sounding notes, by port number. All of it lives in the asyncio loop
-that started it. If the process is killed its notes sound on, so a one-shot panic process ends them at once.
+that started it. If the process is killed its keeper ends the notes; if the keeper is killed too, or instead, its
+notes sound on, so a one-shot panic process ends them.
 """
 
 from __future__ import annotations
@@ -35,11 +36,14 @@ from antiphon.ports.messages import (
     Want,
 )
 from antiphon.ports.midi import SYSTEM, is_note_off, is_note_on
+from antiphon.ports.orders import QUIET
 from antiphon.ports.sounding import Held, Sounding
 
 _START_S: Final = 10.0
 _LEAVE_S: Final = 3.0
-_PANIC_S: Final = 20.0
+_DEAF_S: Final = 0.5
+_KEEPER_S: Final = 3.0
+_PANIC_S: Final = 30.0
 _MAX_UNSENT: Final = 4096
 _FROM_PORTS: Final = (Ready, Up, Down, Waiting, Heard, Released, Dropped, Fault)
 
@@ -51,6 +55,7 @@ class Line:
         self,
         *,
         sock: socket.socket,
+        witness: socket.socket,
         process: asyncio.subprocess.Process,
         wants: Sequence[Want],
         on_message: Callable[[FromPorts], None],
@@ -64,6 +69,7 @@ class Line:
         self.priority = 0
         self.locked = False
         self._socket = sock
+        self._witness = witness
         self._process = process
         self._wants = tuple(wants)
         self._on_message = on_message
@@ -108,8 +114,10 @@ class Line:
             own_folder = Path(tempfile.mkdtemp(prefix="antiphon-"))
             loopback_path = own_folder / "loopback.sock"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        witness, testimony = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, testimony:
             ours.setblocking(False)
+            witness.setblocking(False)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",  # the working directory is no place to import from
@@ -119,12 +127,14 @@ class Line:
                 f"--api={api}",
                 f"--late-ms={late_ms}",
                 f"--loopback={loopback_path}",
+                f"--witness={testimony.fileno()}",
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), testimony.fileno()),
                 start_new_session=True,  # Ctrl-C in the daemon's terminal is the daemon's to handle
             )
         line = cls(
             sock=ours,
+            witness=witness,
             process=process,
             wants=wants,
             on_message=on_message,
@@ -173,17 +183,13 @@ class Line:
         """Have everything silenced, and wait until the process is gone. May be called again."""
         self._stopping = True
         self.send(Quit())
-        try:
-            async with asyncio.timeout(_LEAVE_S):
-                await self._process.wait()
-        except TimeoutError:
-            self._kill()
-            await self._process.wait()
-            if self._burial is None:
-                await self._panic()
-        self._close()
-        if self._burial is not None:
+        if self._burial is None:
+            await self._gone(_LEAVE_S)
+            await self._end_notes()
+        else:
             await self._burial
+        self._close()
+        self._witness.close()
         if self._own_folder is not None:
             shutil.rmtree(self._own_folder, ignore_errors=True)
 
@@ -273,13 +279,29 @@ class Line:
             self._burial = self._loop.create_task(self._bury())
 
     async def _bury(self) -> None:
-        self._kill()  # it may only have been deaf
-        panic = asyncio.ensure_future(self._panic())
-        code = await self._process.wait()
-        silenced = await panic
+        code = await self._gone(_DEAF_S)
+        quiet = await self._end_notes()
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        after = "its notes were ended" if silenced else "its notes could not all be ended"
+        after = "its notes were ended" if quiet else "its notes could not all be ended"
         self._on_death(PortError(f"the ports process died ({how}); {after}", where="ports"))
+
+    async def _gone(self, patience_s: float) -> int:
+        """The exit code of the process, which is killed where it takes longer than this to end."""
+        try:
+            async with asyncio.timeout(patience_s):
+                return await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            return await self._process.wait()
+
+    async def _end_notes(self) -> bool:
+        """Wait for the keeper to end the notes of the dead process; if it is dead too, do it from outside."""
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_KEEPER_S):
+                if await self._loop.sock_recv(self._witness, len(QUIET)) == QUIET:
+                    await self._loop.sock_recv(self._witness, 1)  # it ends: the keeper is gone
+                    return True
+        return await self._panic()
 
     async def _panic(self) -> bool:
         """End what the dead process left sounding; False where that did not work."""
@@ -314,10 +336,6 @@ class Line:
             process.kill()
             await process.wait()
             return False
-
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
 
     def _close(self) -> None:
         if self._closed:

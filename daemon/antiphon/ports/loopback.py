@@ -54,13 +54,13 @@ class Loopback:
         return "loopback"
 
     def scan(self) -> Plugged:
+        for name in [name for name, device in self._devices.items() if not device.connected]:
+            self._devices.pop(name).close()
         with contextlib.suppress(BlockingIOError):
             while True:
                 self._nameless.append(self._socket.accept()[0])
         for connection in tuple(self._nameless):
             self._greet(connection)
-        for name in [name for name, device in self._devices.items() if not device.connected]:
-            self._devices.pop(name).close()
         names = tuple(self._devices)
         return Plugged(inputs=names, outputs=names)
 

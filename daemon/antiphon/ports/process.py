@@ -1,8 +1,8 @@
 """The ports process: `python -m antiphon.ports.process --fd N --api auto`.
 
-Owns the MIDI ports, the notes that sound on them, and the moment at which each leaves. One thread per input stamps
-what arrives; the main thread does everything else, asleep in one epoll on the line, the timer and the inputs' bell.
-When the line goes dead or the process is told to end, everything is silenced first.
+Owns time: what waits, what sounds, and the moment at which each message leaves; and which ports are wanted. Its
+keeper holds the ports themselves and stamps what arrives. One thread does everything, asleep in one epoll on the
+line, the keeper and the timer. When the line goes dead or the process is told to end, everything is silenced first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import socket
 import sys
 import time
 from collections import deque
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final, TypeAlias
@@ -24,8 +23,8 @@ from typing import Final, TypeAlias
 from antiphon.errors import PortError
 from antiphon.music.events import Heard
 from antiphon.ports.alarm import SPIN_NS, Alarm, be_prompt, spin_until
-from antiphon.ports.backend import Backend, Input, Output, open_backend
 from antiphon.ports.codec import MAX_PACKET, PacketError, decode, encode
+from antiphon.ports.kept import KeeperDied, Kept
 from antiphon.ports.matching import Plugged, connect, device_of, name_of
 from antiphon.ports.messages import (
     Direction,
@@ -43,7 +42,7 @@ from antiphon.ports.messages import (
     Waiting,
     Want,
 )
-from antiphon.ports.midi import CHANNELS, is_note_on, silence
+from antiphon.ports.midi import is_note_on
 from antiphon.ports.scheduler import Scheduler, Write
 
 SCAN_NS: Final = 250_000_000
@@ -68,18 +67,17 @@ class _Stop(Exception):
 class Process:
     """The main thread's work. `line` is our end of the socketpair; it is closed by whoever made it."""
 
-    def __init__(self, *, backend: Backend, line: socket.socket, late_ns: int) -> None:
-        self._backend = backend
+    def __init__(self, *, kept: Kept, line: socket.socket, late_ns: int) -> None:
+        self._kept = kept
         self._line = line
         self._scheduler = Scheduler(late_ns=late_ns)
         self._alarm = Alarm()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._heard: deque[tuple[int, str, bytes]] = deque()
         self._unsent: deque[bytes] = deque()
         self._wants: dict[_Key, Want] = {}
         self._links: dict[_Key, tuple[str, ...]] = {}
-        self._inputs: dict[str, Input] = {}
-        self._outputs: dict[str, Output] = {}
+        self._inputs: dict[str, int] = {}
+        self._outputs: dict[str, int] = {}
         self._reported: dict[_Key, tuple[str, ...]] = {}
         self._waiting: set[_Key] = set()
         self._last_played: dict[int, str] = {}
@@ -90,19 +88,19 @@ class Process:
         line.setblocking(False)
         self._epoll = select.epoll()
         self._ending = False
-        for fd in (line.fileno(), self._alarm.fd, self._bell):
+        for fd in (line.fileno(), kept.fileno(), self._alarm.fd, self._bell):
             self._epoll.register(fd, select.EPOLLIN)
 
     def run(self, *, priority: int, locked: bool) -> None:
-        """Work until the line ends or the daemon says `Quit`; then silence everything."""
+        """Work until the line ends or the daemon says `Quit`; then silence everything. Raises KeeperDied."""
         try:
-            self._say(Ready(api=self._backend.api, priority=priority, locked=locked))
+            self._say(Ready(api=self._kept.api, priority=priority, locked=locked))
             if priority == 0:
                 self._say(Fault(text="no real-time scheduling (see RLIMIT_RTPRIO): a busy machine may delay notes"))
             while True:
                 self._turn()
         except _Stop:
-            pass
+            self._silence()
         finally:
             self._leave()
 
@@ -115,14 +113,15 @@ class Process:
         now_ns = time.monotonic_ns()
         if now_ns >= self._scan_ns and self._wants:
             self._scan(now_ns)
+            self._pass_on()
         due_ns = self._scheduler.next_due_ns
         self._alarm.set(self._next_wake_ns(due_ns))
         for fd, events in self._epoll.poll():
-            if fd == self._bell:
+            if fd == self._kept.fileno():
                 self._pass_on()
             elif fd == self._line.fileno():
                 self._attend(events)
-            else:
+            elif fd == self._alarm.fd:
                 self._alarm.rung()
         if self._ending:
             raise _Stop
@@ -152,7 +151,7 @@ class Process:
         output = self._outputs.get(write.output)
         at_ns = time.monotonic_ns()
         if output is not None:
-            output.write(write.data)
+            self._kept.write(output, write.data)
         return Released(
             port=write.port,
             lane=write.lane,
@@ -169,20 +168,14 @@ class Process:
 
     # --- in ---
 
-    def _hear(self, raw: str, at_ns: int, data: bytes) -> None:
-        """Called by the inputs' threads: leave it for the main thread and ring."""
-        self._heard.append((at_ns, raw, data))
-        os.eventfd_write(self._bell, 1)
-
     def _pass_on(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._bell)
-        while self._heard:
-            at_ns, raw, data = self._heard.popleft()
+        while (heard := self._kept.heard()) is not None:
+            handle, at_ns, data = heard
+            raw = next((raw for raw, opened in self._inputs.items() if opened == handle), None)
             for (port, direction), names in self._links.items():
                 if direction == "in" and raw in names:
                     self._say(Heard(at_ns=at_ns, port=port, data=data))
-                    if len(names) > 1 and is_note_on(data):
+                    if raw is not None and len(names) > 1 and is_note_on(data):
                         self._answer_to(port, raw)
 
     def _answer_to(self, port: int, raw: str) -> None:
@@ -256,11 +249,11 @@ class Process:
 
     def _scan(self, now_ns: int) -> None:
         self._scan_ns = now_ns + SCAN_NS
-        plugged = self._backend.scan()
+        plugged = self._kept.scan()
         if (plugged is not None) != self._system_there:
             self._system_there = plugged is not None
             verb = "answers" if self._system_there else "does not answer; looking for it every second"
-            self._say(Fault(text=f"the {self._backend.api} MIDI system {verb}"))
+            self._say(Fault(text=f"the {self._kept.api} MIDI system {verb}"))
         plugged = plugged or Plugged(inputs=(), outputs=())
         self._lose(plugged)
         links = connect(self._wants.values(), plugged, self._links)
@@ -273,7 +266,7 @@ class Process:
         self._report_inputs()
         self._route(now_ns)
         for raw in self._outputs.keys() - self._linked("out"):  # after the routes, which ended what sounded there
-            self._outputs.pop(raw).close()
+            self._kept.close(self._outputs.pop(raw))
 
     def _is_new(self, links: dict[_Key, tuple[str, ...]]) -> bool:
         """Whether these links ask for a port to be opened."""
@@ -292,14 +285,17 @@ class Process:
 
     def _lose(self, plugged: Plugged) -> None:
         """Let go of what vanished or was cut."""
-        for raw in [raw for raw, port in self._inputs.items() if raw not in plugged.inputs or not port.connected]:
-            self._inputs.pop(raw).close()
+        for raw in self._gone(self._inputs, plugged.inputs):
+            self._kept.close(self._inputs.pop(raw))
             self._unlink("in", raw)
-        for raw in [raw for raw, port in self._outputs.items() if raw not in plugged.outputs or not port.connected]:
+        for raw in self._gone(self._outputs, plugged.outputs):
             self._scheduler.lost(raw)
-            self._outputs.pop(raw).close()
+            self._kept.close(self._outputs.pop(raw))
             self._unlink("out", raw)
         self._refused &= {*plugged.inputs, *plugged.outputs}
+
+    def _gone(self, opened: dict[str, int], plugged: tuple[str, ...]) -> list[str]:
+        return [raw for raw, handle in opened.items() if raw not in plugged or self._kept.is_cut(handle)]
 
     def _unlink(self, direction: Direction, raw: str) -> None:
         for key, names in self._reported.items():
@@ -313,25 +309,25 @@ class Process:
     def _open_inputs(self) -> None:
         wanted = self._linked("in")
         for raw in self._inputs.keys() - wanted:
-            self._inputs.pop(raw).close()
+            self._kept.close(self._inputs.pop(raw))
         for raw in wanted - self._inputs.keys():
             try:
-                self._inputs[raw] = self._backend.open_input(raw, partial(self._hear, raw))
+                self._inputs[raw] = self._kept.open_input(raw)
+            except KeeperDied:
+                raise
             except PortError as error:
                 self._refuse(raw, error)
 
     def _open_outputs(self, now_ns: int) -> None:
-        wanted = self._linked("out")
-        for raw in wanted - self._outputs.keys():
+        for raw in self._linked("out") - self._outputs.keys():
             try:
-                output = self._outputs[raw] = self._backend.open_output(raw)
+                self._outputs[raw] = self._kept.open_output(raw)
+            except KeeperDied:
+                raise
             except PortError as error:
                 self._refuse(raw, error)
                 continue
             self._write_all(self._scheduler.opened(raw, now_ns=now_ns))
-            for channel in range(CHANNELS):
-                for data in silence(channel):
-                    output.write(data)
 
     def _refuse(self, raw: str, error: PortError) -> None:
         if raw not in self._refused:
@@ -374,17 +370,14 @@ class Process:
 
     # --- leaving ---
 
-    def _leave(self) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def _silence(self) -> None:
         released = [self._write(write) for write in self._scheduler.panic(Panic(), now_ns=time.monotonic_ns())]
         with contextlib.suppress(_Stop):
             for message in released:
                 self._say(message)
-        self._backend.settle()
-        for port in (*self._inputs.values(), *self._outputs.values()):
-            port.close()
-        self._backend.close()
+
+    def _leave(self) -> None:
+        self._kept.leave()
         self._epoll.close()
         self._alarm.close()
         os.close(self._bell)
@@ -396,6 +389,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--api", default="auto", choices=("auto", "alsa", "jack", "loopback"))
     options.add_argument("--late-ms", type=int, default=20, help="a note-on later than this is dropped")
     options.add_argument("--loopback", type=Path, metavar="PATH", help="where the loopback's socket shall lie")
+    options.add_argument("--witness", type=int, help="a socket that the keeper tells when every note has been ended")
     return options
 
 
@@ -404,16 +398,21 @@ def main() -> int:
     line = socket.socket(fileno=options.fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        backend = open_backend(options.api, loopback_path=options.loopback)
+        kept = Kept(api=options.api, loopback_path=options.loopback, witness=options.witness)
     except PortError as error:
         with contextlib.suppress(OSError):
             line.send(encode(Fault(text=str(error))))
         return 1
     priority, locked = be_prompt()
-    process = Process(backend=backend, line=line, late_ns=options.late_ms * 1_000_000)
+    process = Process(kept=kept, line=line, late_ns=options.late_ms * 1_000_000)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, process.finish)
-    process.run(priority=priority, locked=locked)
+    try:
+        process.run(priority=priority, locked=locked)
+    except KeeperDied as error:
+        with contextlib.suppress(OSError):
+            line.send(encode(Fault(text=str(error))), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        return 1
     return 0
 
 
