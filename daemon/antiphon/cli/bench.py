@@ -1,0 +1,14 @@
+"""`antiphon bench …`: measure, beside a peer or a limit in the same run, and name the machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from antiphon.cli import bench_live
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to `subparsers`."""
+    parser = subparsers.add_parser("bench", help="measure how fast and how punctual it is", description=__doc__)
+    benches = parser.add_subparsers(title="benchmarks", metavar="BENCH", required=True)
+    bench_live.add_parser(benches)
