@@ -119,7 +119,7 @@ def test_what_the_kernel_cannot_take_is_refused(wrong: str) -> None:
     if wrong == "a short array":
         inputs[3] = inputs[3][:, :, :1].copy()
     elif wrong == "float64":
-        inputs[1] = inputs[1].astype(np.float64)  # type: ignore[assignment]
+        inputs[1] = inputs[1].astype(np.float64)
     elif wrong == "not contiguous":
         inputs[4] = inputs[4].transpose(0, 1, 3, 2).copy().transpose(0, 1, 3, 2)
     elif wrong == "keep":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,6 +28,12 @@ MAX_HEADER_BYTES = 16 << 20
 
 INT8_FORMAT = "antiphon-rwkv7-int8"
 FLOAT_FORMAT = "antiphon-rwkv7"
+
+MAX_AXES, MAX_AXIS = 8, 2**48
+"""Bounds on a tensor's shape; without them the product of a hostile one takes hours."""
+
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x04")
+"""How files of torch.save begin: a zip, or a bare pickle of protocol 2 or 4."""
 
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1}
 _FIX = "give an RWKV-7 model as a safetensors file"
@@ -61,8 +68,7 @@ def read(path: Path) -> Checkpoint:
             raise FileError(f"tensor {name} must be int8 with a scale, or neither", where=str(path), fix=_FIX)
     try:
         tensors = load_file(path)
-    except Exception as error:
-        # The library raises its own exception type, which it does not export under a stable name.
+    except (OSError, SafetensorError) as error:
         raise FileError(f"cannot be read as safetensors: {error}", where=str(path), fix=_FIX) from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -73,7 +79,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the model beside its place, make sure that it is on disk, then move it there."""
+    """Write the model beside its place, make sure that it is on disk, then move it there. Raises FileError."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     _check_shapes(path, checkpoint.spec, shapes)
@@ -91,9 +97,11 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         # The library makes files for their owner only; a model is meant to be read.
         temporary.chmod(0o644)
         os.replace(temporary, path)
+        sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"cannot be written: {error}", where=str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -118,9 +126,15 @@ def _header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
         return FileError(what, where=str(path), fix=_FIX)
 
     try:
+        # Opening a pipe would wait for whoever writes into it.
+        if not path.is_file():
+            raise refused("not a file" if path.exists() else "there is no such file")
         size = path.stat().st_size
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            start = file.read(8)
+            if start.startswith(_PICKLES):
+                raise refused("a PyTorch pickle, which could run anything when it is opened")
+            length = int.from_bytes(start, "little")
             if size < 8 or length > MAX_HEADER_BYTES or 8 + length > size:
                 raise refused("not a safetensors file, or cut short")
             text = file.read(length)
@@ -157,6 +171,8 @@ def _span(name: str, entry: Any, refused: Any) -> tuple[int, int]:
         raise refused(f"tensor {name} has no shape or no place")
     assert isinstance(shape, list)
     assert isinstance(offsets, list)
+    if len(shape) > MAX_AXES or any(axis > MAX_AXIS for axis in shape):
+        raise refused(f"tensor {name} has a shape that no tensor has")
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
         raise refused(f"tensor {name} is of a type that no RWKV-7 has: {dtype}")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * _ITEM_BYTES[dtype]:
