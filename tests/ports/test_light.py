@@ -12,7 +12,7 @@ HEAVY = {"torch", "numpy", "miditok", "symusic", "grpc", "fastapi", "numba", "sc
 
 LOOPBACK = """
 from pathlib import Path
-from antiphon.ports.backend import open_backend
+from antiphon.ports.opening import open_backend
 backend = open_backend("loopback", loopback_path=Path(sys.argv[1]))
 backend.scan()
 backend.close()

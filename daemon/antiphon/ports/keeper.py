@@ -21,8 +21,9 @@ from pathlib import Path
 from antiphon.errors import PortError
 from antiphon.ports import orders
 from antiphon.ports.alarm import be_prompt
-from antiphon.ports.backend import Backend, Hear, Input, Output, open_backend
+from antiphon.ports.backend import Backend, Hear, Input, Output
 from antiphon.ports.midi import CHANNELS, SYSTEM, is_note_off, is_note_on, note_off, silence
+from antiphon.ports.opening import open_backend
 
 
 class Keeper:

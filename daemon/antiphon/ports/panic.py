@@ -14,9 +14,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from antiphon.errors import PortError
-from antiphon.ports.backend import Backend, open_backend
+from antiphon.ports.backend import Backend
 from antiphon.ports.matching import name_of
 from antiphon.ports.midi import CHANNELS, note_off, silence
+from antiphon.ports.opening import open_backend
 
 _PITCHES: Final = 128
 _PATIENCE_S: Final = 10.0
