@@ -12,7 +12,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from antiphon_kernels.jit import exact, intrinsic
+from antiphon_kernels.jit import intrinsic, piece
+from antiphon_kernels.lanes import fma
 
 _HIGH, _LOW = np.float32(88.0), np.float32(-87.0)
 _LOG2_E = np.float32(1.44269504088896341)
@@ -22,24 +23,24 @@ _P3, _P4, _P5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.flo
 _ONE, _TWO = np.float32(1), np.float32(2)
 
 
-@exact
+@piece
 def exp(x: Any) -> Any:
     """e to the x."""
     x = _HIGH if x > _HIGH else x
     x = _LOW if x < _LOW else x
     n = nearest(x * _LOG2_E)
-    x = x - n * _LN2_HIGH - n * _LN2_LOW
-    p = ((((_P0 * x + _P1) * x + _P2) * x + _P3) * x + _P4) * x + _P5
-    return (p * (x * x) + x + _ONE) * power_of_two(n)
+    x = fma(-n, _LN2_LOW, fma(-n, _LN2_HIGH, x))
+    p = fma(fma(fma(fma(fma(_P0, x, _P1), x, _P2), x, _P3), x, _P4), x, _P5)
+    return (fma(p, x * x, x) + _ONE) * power_of_two(n)
 
 
-@exact
+@piece
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x))."""
     return _ONE / (_ONE + exp(-x))
 
 
-@exact
+@piece
 def tanh(x: Any) -> Any:
     """Hyperbolic tangent; absolute error 2e-7."""
     return _ONE - _TWO / (exp(_TWO * x) + _ONE)

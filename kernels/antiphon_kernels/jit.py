@@ -3,10 +3,15 @@
 Numba's own cache looks only at the one file that a function stands in, gives up at import where no folder is
 writable, and raises for good on a file that a power cut left half written. The cache here is keyed on every
 source file of this package, falls back from folder to folder, and treats a broken entry as a missing one.
+
+No kernel uses fast-math: the compiler would drop the checks that find a NaN, and take sums in whatever order suits the
+processor, so that a seed would give other music on another machine, or once a kernel comes from the cache. Sums that
+should be fast have their order written down (`lanes.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -21,34 +26,19 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Reductions may be reordered so that they vectorise. Never "fast" as a whole: nnan and ninf would let the compiler
-# drop the very checks that find a NaN.
-REORDERED = {"reassoc", "contract", "nsz"}
-FUSED = {"contract", "nsz"}
-
 _PACKAGE = Path(__file__).resolve().parent
 
 
 def kernel(function: F) -> F:
     """An entry point: compiled on the first call, found again on disk by later processes."""
-    compiled = numba.njit(nogil=True, fastmath=FUSED, boundscheck=False)(function)
+    compiled = numba.njit(nogil=True, error_model="numpy")(function)
     compiled._cache = _Cache(compiled.py_func)
     return cast(F, compiled)
 
 
 def piece(function: F) -> F:
-    """A part of a kernel, compiled into the kernels that call it. Products and sums may fuse, nothing else."""
-    return cast(F, numba.njit(nogil=True, fastmath=FUSED, boundscheck=False)(function))
-
-
-def reduction(function: F) -> F:
-    """A part of a kernel whose sums may be taken in any order."""
-    return cast(F, numba.njit(nogil=True, fastmath=REORDERED, boundscheck=False)(function))
-
-
-def exact(function: F) -> F:
-    """A part of a kernel whose floating-point operations happen as written, one by one."""
-    return cast(F, numba.njit(nogil=True, boundscheck=False)(function))
+    """A part of a kernel, compiled into the kernels that call it."""
+    return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
 
 
 def intrinsic(typing: F) -> Callable[..., Any]:
@@ -126,11 +116,11 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             return super().load_overload(sig, target_context)
         except Exception:
             # A half-written or foreign file may raise anything while it is unpickled; compiling again is always right.
+            with contextlib.suppress(OSError):
+                self.flush()
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        try:
+        # A full or read-only disk costs the next process a compilation, not this one its music.
+        with contextlib.suppress(OSError):
             super().save_overload(sig, data)
-        except OSError:
-            # A full or read-only disk costs the next process a compile, not this one its music.
-            return

@@ -43,7 +43,10 @@ class LoadedModel:
         """Pack a checkpoint; one that is not in int8 is quantized first."""
         if checkpoint.tensors["emb.weight"].dtype != torch.int8:
             checkpoint = quantize_int8(checkpoint)
-        tensors = {name: tensor.numpy() for name, tensor in checkpoint.tensors.items()}
+        tensors = {
+            name: (tensor if tensor.dtype == torch.int8 else tensor.float()).numpy()
+            for name, tensor in checkpoint.tensors.items()
+        }
         return cls(spec=checkpoint.spec, packed=pack(tensors), metadata=checkpoint.metadata)
 
     @property

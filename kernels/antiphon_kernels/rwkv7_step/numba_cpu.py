@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon_kernels.float32 import exp, from_bits, nearest, sigmoid, size_bits, tanh, whole
-from antiphon_kernels.jit import exact, kernel, piece, reduction
+from antiphon_kernels.jit import kernel, piece
+from antiphon_kernels.lanes import dot, fma, total
 from antiphon_kernels.rwkv7_step import pack as at
 from antiphon_kernels.rwkv7_step.pack import Packed
+from antiphon_kernels.rwkv7_step.recurrence import recur
 from antiphon_kernels.rwkv7_step.simd import BLOCK, block_totals, prefetch, split_planes
 from antiphon_kernels.rwkv7_step.window import window
 from antiphon_kernels.sample.numba_cpu import cost
@@ -38,18 +40,20 @@ AHEAD = 4  # groups of hidden units fetched before they are used
 X, NORMED, SHIFT, MIXED, R, W, K, V, A, G, KAPPA, REPLACED, Y, LOW, V_FIRST, HIDDEN, OUT = range(17)
 SLOTS = 17
 
+_UNSCORED = np.zeros(0, np.float32)
+
 
 def feed(packed: Packed, ids: npt.NDArray[np.int32], state: Floats, logits: Floats) -> None:
     """Feed `ids` [T >= 1] in order: `state` [state_len] moves on in place, `logits` [V] are those after the last id.
 
     The caller has checked that every id is within the vocabulary. Releases the interpreter lock.
     """
-    _feed(packed.weights, packed.rows, packed.floats, packed.plan, packed.sizes, ids, state, logits)
+    feed_scored(packed, ids, state, logits, _UNSCORED)
 
 
 def feed_scored(packed: Packed, ids: npt.NDArray[np.int32], state: Floats, logits: Floats, nats: Floats) -> None:
     """As `feed`, and nats[t] = -log p(ids[t]) under the logits before it; `logits` are read before they are written."""
-    _feed_scored(packed.weights, packed.rows, packed.floats, packed.plan, packed.sizes, ids, state, logits, nats)
+    _feed(packed.weights, packed.rows, packed.floats, packed.plan, packed.sizes, ids, state, logits, nats)
 
 
 def step(packed: Packed, token: int, state: Floats, logits: Floats) -> None:
@@ -58,22 +62,16 @@ def step(packed: Packed, token: int, state: Floats, logits: Floats) -> None:
 
 
 @kernel
-def _feed(weights: Any, rows: Any, floats: Any, plan: Any, sizes: Any, ids: Any, state: Any, logits: Any) -> None:
-    work, q, planes, totals, active = _scratch(sizes)
-    for t in range(ids.size):
-        _token(weights, rows, floats, plan, sizes, ids[t], state, work, q, planes, totals, active)
-    _head(weights, floats, plan, sizes, logits, work, q, planes, totals)
-
-
-@kernel
-def _feed_scored(
+def _feed(
     weights: Any, rows: Any, floats: Any, plan: Any, sizes: Any, ids: Any, state: Any, logits: Any, nats: Any
 ) -> None:
     work, q, planes, totals, active = _scratch(sizes)
     for t in range(ids.size):
-        nats[t] = cost(logits, ids[t])
+        if nats.size:
+            nats[t] = cost(logits, ids[t])
         _token(weights, rows, floats, plan, sizes, ids[t], state, work, q, planes, totals, active)
-        _head(weights, floats, plan, sizes, logits, work, q, planes, totals)
+        if nats.size or t == ids.size - 1:
+            _head(weights, floats, plan, sizes, logits, work, q, planes, totals)
 
 
 @piece
@@ -196,13 +194,10 @@ def _time_mix(
         r_h, w_h, k_h = window(r, here, head_size), window(w, here, head_size), window(k, here, head_size)
         v_h, y_h = window(v, here, head_size), window(y, here, head_size)
         kappa_h, replaced_h = window(kappa, here, head_size), window(replaced, here, head_size)
-        if head_size == 64:  # every published model; a known length lets the loops unroll
-            _recur(one, r_h, w_h, k_h, v_h, kappa_h, replaced_h, y_h, 64)
-        else:
-            _recur(one, r_h, w_h, k_h, v_h, kappa_h, replaced_h, y_h, head_size)
+        recur(one, r_h, w_h, k_h, v_h, kappa_h, replaced_h, y_h)
         weight, bias = row[at.LN_X_W] + here, row[at.LN_X_B] + here
         _layer_norm(y_h, y_h, window(floats, weight, head_size), window(floats, bias, head_size), GROUP_NORM_EPS)
-        _add_bonus(r_h, k_h, v_h, window(floats, row[at.R_K] + here, head_size), y_h)
+        _add_bonus(r_h, k_h, v_h, window(floats, row[at.R_K] + here, head_size), mixed, y_h)
     for i in range(width):
         y[i] *= g[i]
     _linear(weights, floats, row, at.OUTPUT, y, out, q, planes, totals)
@@ -224,12 +219,11 @@ def _channel_mix(
     _mix(normed, shift, window(floats, row[at.FFN_X_K], width), mixed)
     _linear(weights, floats, row, at.FFN_KEY, mixed, hidden, q, planes, totals)
     count = 0
-    for i in range(sizes[at.FFN_DIM]):
+    for i in range(sizes[at.FFN_DIM]):  # without a branch, for half of its outcomes would be guessed wrong
         unit = hidden[i]
-        if not unit <= 0:  # a NaN stays in play
-            hidden[count] = unit * unit
-            active[count] = i
-            count += 1
+        hidden[count] = unit * unit
+        active[count] = i
+        count += not unit <= 0  # a NaN stays in play
     for i in range(count, count + 4 * (AHEAD + 1)):
         active[i] = active[count - 1] if count else 0
     for i in range(count, (count + 3) // 4 * 4):
@@ -237,7 +231,7 @@ def _channel_mix(
     _weigh_units(rows, row[at.FFN_VALUE], hidden, active, count, out)
     scales = window(floats, row[at.FFN_VALUE_SCALE], width)
     for i in range(width):
-        x[i] += out[i] * scales[i]
+        x[i] = fma(out[i], scales[i], x[i])
 
 
 @piece
@@ -257,7 +251,8 @@ def _weigh_units(rows: Any, first: int, strength: Any, active: Any, count: int, 
         r3 = window(rows, first + np.int64(active[n + 3]) * width, width)
         s0, s1, s2, s3 = strength[n], strength[n + 1], strength[n + 2], strength[n + 3]
         for i in range(width):
-            out[i] += s0 * np.float32(r0[i]) + s1 * np.float32(r1[i]) + s2 * np.float32(r2[i]) + s3 * np.float32(r3[i])
+            pair = fma(s1, np.float32(r1[i]), s0 * np.float32(r0[i]))
+            out[i] += fma(s3, np.float32(r3[i]), fma(s2, np.float32(r2[i]), pair))
 
 
 @piece
@@ -302,23 +297,23 @@ def _round_16(weights: Any, source: Any, padded: int, q: Any, planes: Any) -> tu
     for i in range(source.size, padded):
         q[i] = 0
     if FAINT <= peak < np.inf:
-        scale, total = peak / LEVELS, _round_all(source, LEVELS / peak, q)
+        scale, q_total = peak / LEVELS, _round_all(source, LEVELS / peak, q)
     else:
-        scale, total = np.float32(0) if peak < FAINT else np.float32(np.nan), 0
+        scale, q_total = np.float32(0) if peak < FAINT else np.float32(np.nan), 0
         for i in range(source.size):
             q[i] = 0
     split_planes(weights, q, planes, padded)
-    return scale, total
+    return scale, q_total
 
 
-@exact
+@piece
 def _round_all(source: Any, inverse: Any, q: Any) -> Any:
     for i in range(source.size):
         q[i] = whole(nearest(source[i] * inverse))
-    total = 0
+    q_total = 0
     for i in range(source.size):
-        total += q[i]
-    return total
+        q_total += q[i]
+    return q_total
 
 
 @piece
@@ -331,13 +326,13 @@ def _shift(normed: Any, held: Any, shift: Any) -> None:
 @piece
 def _mix(normed: Any, shift: Any, weight: Any, mixed: Any) -> None:
     for i in range(normed.size):
-        mixed[i] = normed[i] + shift[i] * weight[i]
+        mixed[i] = fma(shift[i], weight[i], normed[i])
 
 
 @piece
 def _blend(v: Any, v_first: Any, part: Any, bias: Any) -> None:
     for i in range(bias.size):
-        v[i] += (v_first[i] - v[i]) * sigmoid(bias[i] + part[i])
+        v[i] = fma(v_first[i] - v[i], sigmoid(bias[i] + part[i]), v[i])
 
 
 @piece
@@ -356,30 +351,23 @@ def _rate(a: Any, bias: Any) -> None:
 def _keys(k: Any, a: Any, k_k: Any, k_a: Any, kappa: Any) -> None:
     for i in range(kappa.size):
         kappa[i] = k[i] * k_k[i]
-        k[i] *= np.float32(1) + (a[i] - np.float32(1)) * k_a[i]
+        k[i] *= fma(a[i] - np.float32(1), k_a[i], np.float32(1))
 
 
-@reduction
+@piece
 def _layer_norm(source: Any, out: Any, weight: Any, bias: Any, eps: Any) -> None:
-    total = np.float32(0)
+    size = np.float32(source.size)
+    mean = total(source) / size
     for i in range(source.size):
-        total += source[i]
-    mean = total / np.float32(source.size)
-    spread = np.float32(0)
+        out[i] = source[i] - mean
+    inverse = np.float32(1) / np.sqrt(dot(out, out) / size + eps)
     for i in range(source.size):
-        off = source[i] - mean
-        spread += off * off
-    inverse = np.float32(1) / np.sqrt(spread / np.float32(source.size) + eps)
-    for i in range(source.size):
-        out[i] = (source[i] - mean) * inverse * weight[i] + bias[i]
+        out[i] = fma(out[i] * inverse, weight[i], bias[i])
 
 
-@reduction
+@piece
 def _normalise(kappa: Any) -> None:
-    square = np.float32(0)
-    for i in range(kappa.size):
-        square += kappa[i] * kappa[i]
-    size = np.sqrt(square)
+    size = np.sqrt(dot(kappa, kappa))
     if size < KEY_NORM_MIN:
         size = KEY_NORM_MIN
     inverse = np.float32(1) / size
@@ -387,26 +375,10 @@ def _normalise(kappa: Any) -> None:
         kappa[i] *= inverse
 
 
-@reduction
-def _add_bonus(r: Any, k: Any, v: Any, weight: Any, y: Any) -> None:
-    bonus = np.float32(0)
+@piece
+def _add_bonus(r: Any, k: Any, v: Any, weight: Any, passing: Any, y: Any) -> None:
     for i in range(y.size):
-        bonus += r[i] * k[i] * weight[i]
+        passing[i] = r[i] * weight[i]
+    bonus = dot(k, passing)
     for i in range(y.size):
-        y[i] += bonus * v[i]
-
-
-@reduction
-def _recur(wkv: Any, r: Any, w: Any, k: Any, v: Any, kappa: Any, replaced: Any, y: Any, head_size: int) -> None:
-    """One head: S <- S diag(w) - (S kappa) replaced' + v k', y = S r, with S [value, key]."""
-    for value in range(head_size):
-        row = window(wkv, value * head_size, head_size)
-        held = np.float32(0)
-        for key in range(head_size):
-            held += row[key] * kappa[key]
-        new, out = v[value], np.float32(0)
-        for key in range(head_size):
-            kept = row[key] * w[key] - held * replaced[key] + new * k[key]
-            row[key] = kept
-            out += kept * r[key]
-        y[value] = out
+        y[i] = fma(bonus, v[i], y[i])

@@ -105,11 +105,9 @@ def split_16(values: Array) -> tuple[Array, Array]:
 
 
 def to_16_bits(weight: Array) -> tuple[Array, npt.NDArray[np.float32]]:
-    """(integers [out, in] within LEVELS, scale [out]) nearest to a floating-point weight."""
+    """(integers [out, in] within LEVELS, scale [out]) nearest to a finite floating-point weight."""
     wide = weight.astype(np.float64)
     scale = (np.abs(wide).max(axis=1) / LEVELS).astype(np.float32)
-    if not np.isfinite(scale).all():
-        raise ValueError("a weight is not finite")
     safe = np.where(scale > 0, scale, np.float32(1)).astype(np.float64)
     return np.clip(np.rint(wide / safe[:, None]), -LEVELS, LEVELS).astype(np.int64), scale
 
@@ -218,6 +216,8 @@ class _Packer:
             if transpose:
                 raise ValueError(f"{name} is a low-rank weight; its int8 form has no agreed scale")
         else:
+            if not np.isfinite(weight).all():
+                raise ValueError(f"{name} holds a NaN or an infinity")
             whole, scale = to_16_bits(weight.T if transpose else weight)
             planes = list(split_16(whole))
         outputs, inputs = shape

@@ -18,7 +18,7 @@ from numba import types
 from numba.core import config
 from numba.core.codegen import get_host_cpu_features
 
-from antiphon_kernels.jit import chosen_by_type, exact, intrinsic
+from antiphon_kernels.jit import chosen_by_type, intrinsic, piece
 from antiphon_kernels.rwkv7_step.window import window
 
 BLOCK = 32  # output rows per block: two 512-bit or four 256-bit vectors of int32
@@ -77,7 +77,7 @@ def _totals_of_rows(
         totals[to + row] = np.float64(total)
 
 
-@exact
+@piece
 def _dot(a: Any, b: Any) -> Any:
     total = np.int32(0)
     for i in range(a.size):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon_kernels.float32 import exp
-from antiphon_kernels.jit import exact, kernel, piece
+from antiphon_kernels.jit import kernel, piece
 
 Logits = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -28,7 +28,11 @@ def sample(
     uniform: float,
 ) -> int:
     """The id that `reference.sample` draws; raises the same errors."""
-    chosen = int(_sample(logits, _EVERY if mask is None else mask, temperature, top_k, top_p, min_p, uniform))
+    if mask is None:
+        mask = _EVERY
+    elif not (mask.flags.c_contiguous and mask.flags.writeable):
+        mask = mask.copy()  # another kind of array, another number type, would each be another compilation
+    chosen = int(_sample(logits, mask, float(temperature), int(top_k), float(top_p), float(min_p), float(uniform)))
     if chosen == NONE_ALLOWED:
         raise ValueError("the mask allows no id")
     if chosen == NOT_FINITE:
@@ -96,7 +100,7 @@ def _keep_likeliest(p: Any, logits: Any, allowed: Any, count: int, top_k: int, t
         before += here
 
 
-@exact
+@piece
 def _draw(p: Any, allowed: Any, count: int, target: float) -> Any:
     passed = 0.0
     last = allowed[0]

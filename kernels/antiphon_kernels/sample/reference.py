@@ -46,7 +46,9 @@ def sample(
     stays = before <= top_p * p.sum()
     kept = np.zeros(allowed.size)
     kept[order[stays]] = p[stays]
-    return int(allowed[np.searchsorted(np.cumsum(kept), uniform * kept.sum(), side="right")])
+    summed = np.cumsum(kept)
+    drawn = np.searchsorted(summed, uniform * summed[-1], side="right")
+    return int(allowed[min(drawn, np.flatnonzero(kept)[-1])])  # the product may round up to the whole sum
 
 
 def nats(logits: Logits, chosen: int) -> float:
