@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Tokenize all files; 1 if any was refused. Raises FileError if the lines cannot be written."""
     import json
 
-    from antiphon.errors import AntiphonError
+    from antiphon.errors import AntiphonError, FileError
     from antiphon.music.midi_file import whole_file
     from antiphon.tokens.encoder import bar_starts
     from antiphon.tokens.piano import AntiphonScheme
@@ -39,6 +39,10 @@ def run(args: argparse.Namespace) -> int:
     with out as lines:
         for path in _midi_files(args.paths):
             try:
+                if path.is_dir():
+                    raise FileError(
+                        "there is no MIDI file in it", where=str(path), fix="name .mid files or their folder"
+                    )
                 ids = scheme.read(path)
             except AntiphonError as error:
                 print(f"antiphon: {error}".replace("\n", "\\n"), file=sys.stderr)

@@ -140,7 +140,8 @@ def write_parts(
 ) -> None:
     """Write a type 1 file, whole or not at all. `markers` are (tick, text).
 
-    Every track ends at `end_tick`, so that a DAW shows the last bar whole. Raises FileError if it cannot be written.
+    Every track ends at `end_tick`, so that a DAW shows the last bar whole; meters and tempos from there on are left
+    out. Raises FileError if it cannot be written.
     """
     if end_tick > MAX_TICKS:
         raise FileError("the music is too long for one file", where=os.fspath(path), fix="split it into pieces")
@@ -150,6 +151,7 @@ def write_parts(
         numerator, denominator = line.meter.beats, line.meter.unit
         conductor.append((line.tick, mido.MetaMessage("time_signature", numerator=numerator, denominator=denominator)))
     conductor += [(tick, mido.MetaMessage("set_tempo", tempo=round(60e6 / bpm))) for tick, bpm in tempos.changes]
+    conductor = [(tick, message) for tick, message in conductor if tick < end_tick or not tick]
     conductor += [(tick, mido.MetaMessage("marker", text=text)) for tick, text in markers]
     file.tracks.append(_track("Antiphon", conductor, end_tick))
     for part in parts:

@@ -7,11 +7,12 @@ miditok, so that a daemon that only plays need not load it.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 
 from antiphon.errors import AntiphonError
 from antiphon.music.meter import Meter
+from antiphon.music.normalise import HIGHEST, LOWEST, MAX_LEN_STEPS
 from antiphon.music.time import STEPS_PER_QUARTER
 
 PAD, BOS, EOS, BAR = 0, 1, 2, 3
@@ -32,6 +33,8 @@ class Grid:
     lowest, highest: pitches, MIDI numbers. velocities: how many bins share 1..127.
     longest_quarters: the longest note. tempos: how many bins share slowest_bpm..fastest_bpm, evenly in the logarithm.
     meters: with units of 4, 8 or 16 only; bars counted in halves or wholes are counted in quarters.
+
+    Raises AntiphonError for one that cannot say all that the normaliser writes, or says something twice.
     """
 
     lowest: int = 21
@@ -42,6 +45,20 @@ class Grid:
     slowest_bpm: int = 40
     fastest_bpm: int = 250
     meters: tuple[Meter, ...] = field(default_factory=_default_meters)
+
+    def __post_init__(self) -> None:
+        fits = (
+            0 <= self.lowest <= LOWEST
+            and HIGHEST <= self.highest <= 127
+            and 1 <= self.velocities <= 127
+            and MAX_LEN_STEPS <= self.longest_quarters * STEPS_PER_QUARTER <= 100 * MAX_LEN_STEPS
+            and 2 <= self.tempos <= 128
+            and 10 <= self.slowest_bpm <= self.fastest_bpm // 2 <= 1000
+            and 1 <= len(set(self.meters)) == len(self.meters)
+            and all(meter.unit in (4, 8, 16) for meter in self.meters)
+        )
+        if not fits:
+            raise AntiphonError(f"a vocabulary cannot be made for {self}")
 
     def to_json(self) -> str:
         """The grid as JSON, as it stands in a checkpoint's metadata."""
@@ -55,12 +72,14 @@ class Grid:
             values = json.loads(text)
             kind, steps = values.pop("kind"), values.pop("steps_per_quarter")
             meters = tuple(Meter.parse(meter) for meter in values.pop("meters"))
-            grid = cls(meters=meters, **{name: int(value) for name, value in values.items()})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise AntiphonError(f"not the parameters of a REMI tokenizer: {error}") from error
         if kind != "remi-quarter" or steps != STEPS_PER_QUARTER:
             raise AntiphonError(f"tokenizer {kind!r} with {steps} steps a quarter is not one this version can read")
-        return grid
+        numbers = {each.name for each in fields(cls)} - {"meters"}
+        if set(values) != numbers or not all(type(value) is int for value in values.values()):
+            raise AntiphonError("not the parameters of a REMI tokenizer: some are missing, unknown or no whole numbers")
+        return cls(meters=meters, **values)
 
 
 @dataclass(frozen=True, slots=True)
