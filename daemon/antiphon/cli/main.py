@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from antiphon.cli import answer, bench, check, daemon, demo, detokenize, dump, tokenize, train
+from antiphon.cli import answer, bench, check, daemon, demo, detokenize, dump, ports, tokenize, train
 from antiphon.errors import AntiphonError, PortError
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     daemon.add_parser(commands)
     check.add_parser(commands)
     dump.add_parser(commands)
+    ports.add_parser(commands)
     demo.add_parser(commands)
     answer.add_parser(commands)
     tokenize.add_parser(commands)

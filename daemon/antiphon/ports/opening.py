@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from antiphon.ports.backend import Backend
+from antiphon.errors import PortError
+from antiphon.ports.backend import Api, Backend
+from antiphon.ports.matching import Plugged
 
 
 def open_backend(api: str, *, loopback_path: Path | None) -> Backend:
@@ -22,6 +24,23 @@ def open_backend(api: str, *, loopback_path: Path | None) -> Backend:
             return _loopback(loopback_path)
         api = found
     return rtmidi_backend.open_alsa() if api == "alsa" else rtmidi_backend.open_jack()
+
+
+def look() -> dict[Api, Plugged]:
+    """The ports of each MIDI system that answers on this machine now; `auto` takes the first."""
+    from antiphon.ports import rtmidi_backend
+
+    found: dict[Api, Plugged] = {}
+    for open_system in (rtmidi_backend.open_alsa, rtmidi_backend.open_jack):
+        try:
+            system = open_system()
+        except PortError:
+            continue
+        plugged = system.scan()
+        if plugged is not None:
+            found[system.api] = plugged
+        system.close()
+    return found
 
 
 def _loopback(path: Path | None) -> Backend:
