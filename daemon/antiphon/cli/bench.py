@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from antiphon.cli import bench_live
+from antiphon.cli import bench_decode, bench_live
 
 
 def add_parser(subparsers: Any) -> None:
@@ -12,3 +12,4 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("bench", help="measure how fast and how punctual it is", description=__doc__)
     benches = parser.add_subparsers(title="benchmarks", metavar="BENCH", required=True)
     bench_live.add_parser(benches)
+    bench_decode.add_parser(benches)
