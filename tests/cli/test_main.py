@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 ANTIPHON = Path(sys.executable).with_name("antiphon")
-COMMANDS = ["daemon", "check", "dump", "answer", "tokenize", "detokenize", "train", "demo", "bench live"]
+COMMANDS = ["daemon", "check", "dump", "ports", "demo", "answer", "tokenize", "detokenize", "train"]
+COMMANDS += ["bench live", "bench decode"]
 
 
 def antiphon(*args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
