@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.small_model import write_small_model
 
 from antiphon.cli.rehearsal import Rehearsal
+from tests.small_model import write_small_model
 
 Start = Callable[..., Rehearsal]
 

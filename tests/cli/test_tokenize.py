@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.music.material import END, VOCABULARY, played, smf, time_signature
 
 from antiphon.cli.main import main
 from antiphon.music.midi_file import read_piece
 from antiphon.music.normalise import bars_of
 from antiphon.tokens.remi import encode_with_miditok
+from tests.music.material import END, VOCABULARY, played, smf, time_signature
 
 TEXT = "Bar_None TimeSig_4/4 Position_0 Tempo_91.51 Pitch_60 Velocity_63 Duration_1.0.12"
 IDS = [VOCABULARY.ids[name] for name in TEXT.split()]

@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.music.material import METERS
 
 from antiphon.errors import AntiphonError
 from antiphon.music.meter import BarLine, Meter, MeterMap
+from tests.music.material import METERS
 
 
 @pytest.mark.parametrize(

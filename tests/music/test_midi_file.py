@@ -12,7 +12,6 @@ import pretty_midi
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.music.material import END, METERS, number, played, smf, tempo, time_signature
 
 from antiphon.errors import AntiphonError, FileError
 from antiphon.music import midi_file
@@ -23,6 +22,7 @@ from antiphon.music.note import Note, Piece
 from antiphon.music.tempo import TempoMap
 from antiphon.tokens.encoder import encode
 from antiphon.tokens.vocabulary import Vocabulary
+from tests.music.material import END, METERS, number, played, smf, tempo, time_signature
 
 LONGEST_WAIT = b"\xff\xff\xff\x7f"
 

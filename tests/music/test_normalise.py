@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.music.material import bars, in_bars, pieces
 
 from antiphon.errors import AntiphonError
 from antiphon.music.bar import Bar, BarNote
@@ -27,6 +26,7 @@ from antiphon.music.normalise import (
 )
 from antiphon.music.note import Note, Piece
 from antiphon.music.tempo import TempoMap
+from tests.music.material import bars, in_bars, pieces
 
 FOUR = Meter(4, 4)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.small_model import small_checkpoint
 
 from antiphon.engine.loaded import LoadedModel
+from tests.small_model import small_checkpoint
 
 
 @pytest.fixture(scope="session")

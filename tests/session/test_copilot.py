@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.session.stage import Stage
 
 from antiphon.engine.loaded import LoadedModel
 from antiphon.engine.timeline import Timeline
@@ -17,6 +16,7 @@ from antiphon.session.policy import Policy
 from antiphon.session.pulse import InternalPulse
 from antiphon.tokens.encoder import encode
 from antiphon.tokens.vocabulary import BOS, Vocabulary
+from tests.session.stage import Stage
 
 S = 1_000_000_000
 BEAT = 960

@@ -6,13 +6,13 @@ import gc
 import os
 
 import numpy as np
-from tests.session.stage import Stage
 
 from antiphon.engine.loaded import LoadedModel
 from antiphon.music.meter import Meter
 from antiphon.music.note import Note
 from antiphon.session.policy import Policy
 from antiphon.session.pulse import InternalPulse
+from tests.session.stage import Stage
 
 BAR_NS = 1_000_000_000  # four quarters at 240 a minute
 BARS = 10_000

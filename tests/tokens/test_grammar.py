@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.music.material import METERS, VOCABULARY
 
 from antiphon.errors import AntiphonError
 from antiphon.music.bar import Bar, BarNote
@@ -16,6 +15,7 @@ from antiphon.tokens.decoder import decode
 from antiphon.tokens.encoder import encode
 from antiphon.tokens.grammar import AnswerGrammar, Bounds, first_illegal
 from antiphon.tokens.vocabulary import BAR, EOS, PAD
+from tests.music.material import METERS, VOCABULARY
 
 FOUR = Meter(4, 4)
 SEEDS = 200

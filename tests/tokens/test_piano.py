@@ -7,7 +7,6 @@ from pathlib import Path
 import pretty_midi
 import pytest
 from hypothesis import given
-from tests.music.material import END, VOCABULARY, bars, played, smf, tempo, time_signature
 
 from antiphon.errors import AntiphonError, FileError
 from antiphon.music.bar import Bar
@@ -16,6 +15,7 @@ from antiphon.music.normalise import bars_of, cut, piece_of
 from antiphon.tokens.encoder import encode
 from antiphon.tokens.piano import PianoTokenizer, Preset
 from antiphon.tokens.remi import encode_with_miditok
+from tests.music.material import END, VOCABULARY, bars, played, smf, tempo, time_signature
 
 PRESETS: tuple[Preset, ...] = ("antiphon", "pianomuse")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.music.material import HALVES, METERS, VOCABULARY, bars, in_bars, pieces
 
 from antiphon.errors import AntiphonError
 from antiphon.music.bar import Bar, BarNote
@@ -20,6 +19,7 @@ from antiphon.tokens.decoder import BarDecoder, decode
 from antiphon.tokens.encoder import BarEncoder, bar_starts, encode
 from antiphon.tokens.remi import encode_with_miditok, miditok_for, miditok_parameters
 from antiphon.tokens.vocabulary import BAR, BOS, EOS, PAD, Grid, Vocabulary
+from tests.music.material import HALVES, METERS, VOCABULARY, bars, in_bars, pieces
 
 FOUR = Meter(4, 4)
 

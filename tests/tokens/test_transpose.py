@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.music.material import VOCABULARY, bars
 
 from antiphon.errors import AntiphonError
 from antiphon.music.bar import Bar
@@ -13,6 +12,7 @@ from antiphon.tokens.decoder import decode
 from antiphon.tokens.encoder import encode
 from antiphon.tokens.piano import PianoTokenizer
 from antiphon.tokens.transpose import BeyondRange, transpose_midi_tokens
+from tests.music.material import VOCABULARY, bars
 
 ANTIPHON = PianoTokenizer(preset="antiphon")
 HEAD = "Bar_None TimeSig_4/4 Position_0 Tempo_40.0"

@@ -7,12 +7,12 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.music.material import BPMS, VELOCITIES
 
 from antiphon.errors import AntiphonError
 from antiphon.music.meter import Meter
 from antiphon.tokens.remi import miditok_for
 from antiphon.tokens.vocabulary import BAR, BOS, EOS, PAD, Grid, Vocabulary
+from tests.music.material import BPMS, VELOCITIES
 
 SMALL = Grid(
     lowest=0,

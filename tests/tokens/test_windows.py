@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.music.material import VOCABULARY, bars
 
 from antiphon.errors import AntiphonError
 from antiphon.music.bar import Bar, BarNote
@@ -13,6 +12,7 @@ from antiphon.music.meter import Meter
 from antiphon.tokens.encoder import bar_starts, encode
 from antiphon.tokens.piano import PianoTokenizer
 from antiphon.tokens.windows import create_context_completion_pairs, sliding_window
+from tests.music.material import VOCABULARY, bars
 
 ANTIPHON = PianoTokenizer(preset="antiphon")
 FOUR = Meter(4, 4)
