@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(told))
     else:
         print(
-            f"{args.output}: {answer.context_bars} bars heard; {args.bars} bars of {answer.line.meter} answered from bar "
-            f"{answer.line.number + 1} on: {len(answer.notes)} notes at {answer.nats_per_note:.2f} nats a note, "
+            f"{args.output}: {answer.context_bars} bars heard; {args.bars} bars of {answer.line.meter} answered "
+            f"from bar {answer.line.number + 1} on: {len(answer.notes)} notes at {answer.nats_per_note:.2f} nats a note, "
             f"{answer.tokens} tokens in {answer.seconds:.2f} s"
         )
     return 0
