@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(
             f"{args.output}: {answer.context_bars} bars heard; {args.bars} bars of {answer.line.meter} answered "
-            f"from bar {answer.line.number + 1} on: {len(answer.notes)} notes at {answer.nats_per_note:.2f} nats a note, "
-            f"{answer.tokens} tokens in {answer.seconds:.2f} s"
+            f"from bar {answer.line.number + 1} on: {len(answer.notes)} notes at "
+            f"{answer.nats_per_note:.2f} nats a note, {answer.tokens} tokens in {answer.seconds:.2f} s"
         )
     return 0
