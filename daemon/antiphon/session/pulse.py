@@ -6,7 +6,10 @@ song position). Both count bars from tick 0 in one meter.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -101,9 +104,66 @@ class InternalPulse:
 
 _LOCK_CLOCKS = 12  # half a quarter: enough to play by, too few to be steady
 _LONGEST_WINDOW = 384  # sixteen quarters: brings +-5 ms of jitter down to some 0.3 ms
-_RELOCK_NS = 12_000_000  # the mean of the last clocks this far off the line is a new tempo, not jitter
+_OFF_NS = 4_000_000  # the mean of twelve clocks this far off the line is another tempo: 5 sd of +-5 ms of jitter
 _LOST_NS = 1_000_000_000  # a master at 20 bpm sends a clock each 125 ms
 _BPM_HYSTERESIS = 0.02  # the announced tempo holds still while the measured one trembles
+
+
+@dataclass(slots=True)
+class _Line:
+    """The least-squares line through a window of (clock number, ns), kept up in whole numbers as points come and go."""
+
+    points: deque[tuple[int, int]] = field(default_factory=deque)
+    origin: tuple[int, int] = (0, 0)  # keeps the sums small
+    x: int = 0
+    y: int = 0
+    xx: int = 0
+    xy: int = 0
+
+    def add(self, number: int, at_ns: int) -> None:
+        if not self.points:
+            self.origin = (number, at_ns)
+        self.points.append((number, at_ns))
+        self._count(number, at_ns, 1)
+
+    def drop(self, count: int) -> None:
+        """Forget the oldest `count` points."""
+        for _ in range(count):
+            self._count(*self.points.popleft(), -1)
+
+    def clear(self) -> None:
+        self.points.clear()
+        self.x = self.y = self.xx = self.xy = 0
+
+    @property
+    def slope(self) -> float:
+        """Nanoseconds a clock; 0 for fewer than two points."""
+        count = len(self.points)
+        if count < 2:
+            return 0.0
+        return max(1.0, (count * self.xy - self.x * self.y) / (count * self.xx - self.x * self.x))
+
+    def ns_at(self, number: float) -> float:
+        """The line at a clock number, which may be a fraction."""
+        count, (first, first_ns) = len(self.points), self.origin
+        return first_ns + self.y / count + (number - first - self.x / count) * self.slope
+
+    def number_at(self, at_ns: int) -> float:
+        """The clock number at a moment."""
+        count, (first, first_ns) = len(self.points), self.origin
+        return first + self.x / count + (at_ns - first_ns - self.y / count) / self.slope
+
+    def off_ns(self, points: Iterable[tuple[int, int]]) -> float:
+        """How far `points` lie from the line, in the mean."""
+        errors = [at_ns - self.ns_at(number) for number, at_ns in points]
+        return abs(sum(errors) / len(errors))
+
+    def _count(self, number: int, at_ns: int, sign: int) -> None:
+        x, y = number - self.origin[0], at_ns - self.origin[1]
+        self.x += sign * x
+        self.y += sign * y
+        self.xx += sign * x * x
+        self.xy += sign * x * y
 
 
 @dataclass(slots=True)
@@ -119,14 +179,12 @@ class ClockPulse:
     _armed: bool = False
     _playing: bool = False
     _next_clock: int = 0  # the number of the clock to come, from the start of the song
-    _clocks: deque[tuple[int, int]] = field(default_factory=deque)  # (number, at_ns)
-    _slope: float = 0.0  # ns a clock
-    _anchor: tuple[int, float] = (0, 0.0)  # a point on the line: (clock number, ns)
+    _line: _Line = field(default_factory=_Line)
     _announced_bpm: float = 120.0
 
     @property
     def running(self) -> bool:
-        return self._playing and len(self._clocks) >= _LOCK_CLOCKS
+        return self._playing and len(self._line.points) >= _LOCK_CLOCKS
 
     @property
     def bpm(self) -> float:
@@ -151,56 +209,47 @@ class ClockPulse:
 
     def lose(self, *, now_ns: int) -> None:
         """Stop if the clock has fallen silent."""
-        if self._playing and self._clocks and now_ns - self._clocks[-1][1] > _LOST_NS:
+        if self._playing and self._line.points and now_ns - self._line.points[-1][1] > _LOST_NS:
             self._playing = False
 
     def tick_at(self, at_ns: int) -> int:
         """The tick that sounds at `at_ns` by the line through the last clocks, rounded down."""
-        number, ns = self._anchor
-        return int((number + (at_ns - ns) / self._slope) * TICKS_PER_CLOCK // 1) if self._slope else 0
+        return math.floor(self._line.number_at(at_ns) * TICKS_PER_CLOCK)
 
     def ns_at(self, tick: int) -> int:
         """When `tick` sounds or will sound, as far as the clocks so far tell."""
-        number, ns = self._anchor
-        return round(ns + (tick / TICKS_PER_CLOCK - number) * self._slope)
+        return round(self._line.ns_at(tick / TICKS_PER_CLOCK))
 
     def _arm(self) -> None:
         self._armed, self._playing = True, False
 
     def _clock(self, at_ns: int) -> None:
+        line = self._line
         if self._armed:
             self._armed, self._playing = False, True
-            self._clocks.clear()
+            line.clear()
             self.takes += 1
         if not self._playing:
             return
-        self._clocks.append((self._next_clock, at_ns))
+        line.add(self._next_clock, at_ns)
         self._next_clock += 1
-        if len(self._clocks) > _LONGEST_WINDOW:
-            self._clocks.popleft()
-        self._fit()
-        recent = list(self._clocks)[-_LOCK_CLOCKS:]
-        off_ns = sum(ns - self._ns_of(number) for number, ns in recent) / len(recent)
-        if abs(off_ns) > _RELOCK_NS:
-            self._clocks = deque(recent)
-            self._fit()
-
-    def _ns_of(self, number: int) -> float:
-        return self._anchor[1] + (number - self._anchor[0]) * self._slope
-
-    def _fit(self) -> None:
-        count = len(self._clocks)
-        first_number, first_ns = self._clocks[0]
-        mean_x = sum(number - first_number for number, _ in self._clocks) / count
-        mean_y = sum(ns - first_ns for _, ns in self._clocks) / count
-        if count > 1:
-            over = sum((n - first_number - mean_x) * (ns - first_ns - mean_y) for n, ns in self._clocks)
-            under = sum((n - first_number - mean_x) ** 2 for n, _ in self._clocks)
-            self._slope = max(1.0, over / under)
-        last_number = self._clocks[-1][0]
-        fitted_ns = first_ns + mean_y + (last_number - first_number - mean_x) * self._slope
-        self._anchor = (last_number, fitted_ns)
-        if self._slope:
-            bpm = NS_PER_MINUTE / (self._slope * CLOCKS_PER_QUARTER)
-            if abs(bpm - self._announced_bpm) > _BPM_HYSTERESIS * self._announced_bpm or count == _LOCK_CLOCKS:
+        if len(line.points) > _LONGEST_WINDOW:
+            line.drop(1)
+        self._forget_another_tempo()
+        if line.slope:
+            bpm = NS_PER_MINUTE / (line.slope * CLOCKS_PER_QUARTER)
+            settled = len(line.points) == _LOCK_CLOCKS
+            if settled or abs(bpm - self._announced_bpm) > _BPM_HYSTERESIS * self._announced_bpm:
                 self._announced_bpm = bpm
+
+    def _forget_another_tempo(self) -> None:
+        """Drop the clocks of a tempo that is over: all but the newest if these are off, else the oldest if those are."""
+        line = self._line
+        count = len(line.points)
+        if count <= 2 * _LOCK_CLOCKS:
+            return
+        newest = itertools.islice(reversed(line.points), _LOCK_CLOCKS)
+        if line.off_ns(newest) > _OFF_NS:
+            line.drop(count - _LOCK_CLOCKS)
+        elif line.off_ns(itertools.islice(line.points, _LOCK_CLOCKS)) > _OFF_NS:
+            line.drop(_LOCK_CLOCKS)

@@ -85,7 +85,9 @@ class Trunk:
             self._settle_ids(self.encoder.bar(bar)[self._written :])
             self._written = 0
             self._lines.popleft()
-        # An ended note matters as long as a later one of its pitch could cut it.
+        # A note that was settled while it sounds stays what was settled, and an ended note matters as long as a later
+        # one of its pitch could cut it.
+        self._notes += [n for n in ended if n not in self._notes]
         self._notes = [n for n in self._notes if snap_to_step(n.start_tick) >= limit - MAX_LEN_STEPS]
 
     def take(self) -> list[int]:
