@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from antiphon.errors import ConfigError
 from antiphon.training.augment import Augmentation
+
+HEAD_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +66,28 @@ class TrainingConfig:
                 object.__setattr__(self, field.name, float(value))
             elif type(value).__name__ != field.type:
                 problems.append(f"{field.name} must be of type {field.type}, not {value!r}")
+            elif field.type == "float" and not math.isfinite(value):
+                problems.append(f"{field.name} must be finite")
         if problems:
             raise ConfigError("; ".join(problems))
         checks = {
-            "layers, width, keep and seed": min(self.layers, self.width, self.keep, self.seed + 1) >= 1,
+            "layers and keep must be at least 1": min(self.layers, self.keep) >= 1,
+            f"width must be a multiple of {HEAD_SIZE}": self.width >= HEAD_SIZE and self.width % HEAD_SIZE == 0,
+            "seed, threads, warmup_steps, valid_pieces, steps, tokens and minutes must not be negative": min(
+                self.seed, self.threads, self.warmup_steps, self.valid_pieces, self.steps, self.tokens, self.minutes
+            )
+            >= 0,
+            "valid_tokens must be at least 1": self.valid_tokens >= 1,
             "context must be a multiple of 16, at least 64": self.context >= 64 and self.context % 16 == 0,
             "batch_tokens must be a multiple of context": self.batch_tokens >= 1
             and self.batch_tokens % self.context == 0,
             "one of steps, tokens and minutes must be above 0": max(self.steps, self.tokens, self.minutes) > 0,
-            "lr and clip must be above 0": min(self.lr, self.clip) > 0,
+            "lr, clip and epsilon must be above 0": min(self.lr, self.clip, self.epsilon) > 0,
+            "lr_final_share, cut_samples, cut_bars, beta1 and beta2 lie between 0 and 1": all(
+                0 <= share <= 1 for share in (self.lr_final_share, self.cut_samples, self.cut_bars)
+            )
+            and all(0 <= beta < 1 for beta in (self.beta1, self.beta2)),
+            "weight_decay must not be negative": self.weight_decay >= 0,
             "checkpoint_every and validate_every must be at least 1": min(self.checkpoint_every, self.validate_every)
             >= 1,
             "transpose_low <= 0 <= transpose_high": self.transpose_low <= 0 <= self.transpose_high,

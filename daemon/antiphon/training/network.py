@@ -155,9 +155,10 @@ class _TimeMix(nn.Module):
         self.heads = (spec.n_head, spec.head_size)
         self.first = layer == 0
         name = f"blocks.{layer}.att"
-        for key, tensor in weights.items():
+        # In the spec's order, whatever that of the weights: an optimiser's saved state knows parameters by their place.
+        for key in spec.shapes():
             if key.startswith(f"{name}.") and key.count(".") == 3:
-                self.register_parameter(key.rsplit(".", 1)[1], nn.Parameter(tensor.clone()))
+                self.register_parameter(key.rsplit(".", 1)[1], nn.Parameter(weights[key].clone()))
         self.receptance = _Weight(weights, f"{name}.receptance")
         self.key = _Weight(weights, f"{name}.key")
         self.value = _Weight(weights, f"{name}.value")

@@ -8,16 +8,24 @@ from typing import Any
 
 
 def plot_losses(log: Path, picture: Path) -> None:
-    """Draw `log.jsonl`: training loss per token (smoothed) and nats per note on the valid pieces."""
+    """Draw `log.jsonl`: training loss per token (smoothed) and nats per note on the valid pieces.
+
+    Nothing is drawn for a run that has learnt nothing yet.
+    """
+    # Loading it takes a second, which a run need not wait for before it begins.
     from matplotlib.figure import Figure
 
     lines: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()]
-    steps = [line["step"] for line in lines if "loss" in line]
+    steps: list[int] = []
     smooth: list[float] = []
     for line in lines:
-        if "loss" in line:
-            smooth.append(line["loss"] if not smooth else 0.95 * smooth[-1] + 0.05 * line["loss"])
-    judged = [(line["step"], line["valid_nats_per_note"]) for line in lines if "valid_nats_per_note" in line]
+        loss = line.get("loss")
+        if loss is not None:
+            steps.append(line["step"])
+            smooth.append(loss if not smooth else 0.95 * smooth[-1] + 0.05 * loss)
+    if not steps:
+        return
+    judged = [(line["step"], line["valid_nats_per_note"]) for line in lines if line.get("valid_nats_per_note")]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(steps, smooth, color="tab:blue", label="training, nats per token")

@@ -1,53 +1,42 @@
-"""From folders of MIDI files to a packed corpus: every piece normalised and encoded once.
-
-A packed corpus is a NumPy .npz without pickles: `ids` (uint16, all pieces in a row, without BOS or EOS),
-`piece_starts` (int64, where each begins, and the end), `names` (the files), `grid` (the vocabulary's, as JSON).
-"""
+"""From folders of MIDI files to a corpus: every piece normalised and encoded once."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from antiphon.errors import AntiphonError, FileError
-from antiphon.music.midi_file import read_piece, write_whole
+from antiphon.music.midi_file import read_piece
 from antiphon.music.normalise import bars_of
 from antiphon.tokens.encoder import encode
 from antiphon.tokens.vocabulary import Vocabulary
+from antiphon.training.corpus import Corpus, pack_pieces
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """What was packed: pieces, ids, and the files that were left out, each with the reason."""
+class Prepared:
+    """A corpus, and what was said of the files that were left out of it."""
 
-    pieces: int
-    ids: int
+    corpus: Corpus
     refused: tuple[str, ...]
 
 
-def midi_files(paths: Iterable[Path]) -> list[Path]:
-    """The MIDI files among `paths` and below those that are folders, sorted. Raises FileError if there are none."""
-    files: list[Path] = []
-    for path in paths:
-        found = [p for p in path.rglob("*") if p.suffix.lower() in (".mid", ".midi")] if path.is_dir() else [path]
-        files += sorted(found)
+def midi_files(folder: Path) -> list[Path]:
+    """The MIDI files below `folder`, sorted. Raises FileError if there are none."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".mid", ".midi") and p.is_file())
     if not files:
-        raise FileError("no MIDI file there", where=", ".join(map(str, paths)), fix="name .mid files or their folder")
+        raise FileError("no MIDI file there", where=str(folder), fix="name a folder that holds .mid files")
     return files
 
 
-def pack(
-    files: Iterable[Path],
-    out: Path,
-    *,
-    vocabulary: Vocabulary,
-    on_file: Callable[[Path], None] = lambda path: None,
-) -> Packed:
-    """Encode `files` into the packed corpus `out`. A file that cannot be read is left out and counted."""
+def prepare(
+    files: Sequence[Path], vocabulary: Vocabulary, *, on_file: Callable[[Path], None] = lambda path: None
+) -> Prepared:
+    """`files` as a corpus. One that cannot be used is left out; FileError if none can.
+
+    `on_file` is told of each before it is read; what it raises ends the work.
+    """
     pieces: list[list[int]] = []
     names: list[str] = []
     refused: list[str] = []
@@ -62,14 +51,5 @@ def pack(
             pieces.append(ids)
             names.append(path.stem)
     if not pieces:
-        raise FileError("not one file could be used", where=str(out), fix=refused[0] if refused else "")
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        ids=np.concatenate([np.asarray(ids, dtype=np.uint16) for ids in pieces]),
-        piece_starts=np.cumsum([0, *map(len, pieces)], dtype=np.int64),
-        names=np.asarray(names),
-        grid=np.asarray(vocabulary.grid.to_json()),
-    )
-    write_whole(out, buffer.getvalue())
-    return Packed(len(pieces), sum(map(len, pieces)), tuple(refused))
+        raise FileError("not one file could be used", fix=refused[0] if refused else "")
+    return Prepared(pack_pieces(pieces, names), tuple(refused))

@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +23,15 @@ import torch
 from antiphon.errors import FileError
 from antiphon.model import checkpoint as checkpoints
 from antiphon.model.checkpoint import Checkpoint
+from antiphon.music.midi_file import write_whole
 
 _BEST = "best.json"
+
+# What a damaged file makes of torch.load.
+_DAMAGE = (
+    OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile,
+    LookupError, TypeError, ValueError, AttributeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +60,9 @@ def save(
         torch.save({"optimizer": optimizer, "counters": asdict(counters)}, file)
         file.flush()
         os.fsync(file.fileno())
-    (temporary / "config.json").write_text(config)
-    (temporary / "tokenizer.json").write_text(tokenizer)
+    write_whole(temporary / "config.json", config.encode())
+    write_whole(temporary / "tokenizer.json", tokenizer.encode())
+    checkpoints.sync_folder(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     checkpoints.sync_folder(out)
@@ -62,30 +71,57 @@ def save(
 
 def load(folder: Path) -> tuple[Counters, Checkpoint, dict[str, Any]]:
     """Counters, model and optimiser state of a step's folder; FileError when it cannot be used."""
-    model = checkpoints.read(folder / "model.safetensors")
+    counters, optimizer = _load_training(folder)
+    return counters, checkpoints.read(folder / "model.safetensors"), optimizer
+
+
+def load_counters(folder: Path) -> Counters:
+    """Where the run stood at a step's folder; FileError when it cannot be used."""
+    return _load_training(folder)[0]
+
+
+def saved_config(out: Path) -> dict[str, Any]:
+    """The knobs of the run in `out`, as its newest folder has them; FileError when there is none."""
+    path = newest_folder(out) / "config.json"
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FileError(f"not the knobs of a training run: {error}", where=str(path)) from error
+    if not isinstance(values, dict):
+        raise FileError("not the knobs of a training run", where=str(path))
+    return values
+
+
+def _load_training(folder: Path) -> tuple[Counters, dict[str, Any]]:
     path = folder / "training.pt"
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        return Counters(**saved["counters"]), model, saved["optimizer"]
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError, TypeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of strange pickles; they are refused
+            # weights_only: nothing but tensors and plain values is made from the pickle.
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+        return Counters(**saved["counters"]), saved["optimizer"]
+    except _DAMAGE as error:
         raise FileError(f"not the state of a training run: {error}", where=str(path)) from error
 
 
 def mark_best(out: Path, *, step: int, nats_per_note: float) -> None:
     """Remember which step judged best."""
-    temporary = out / f".{_BEST}.part"
-    temporary.write_text(json.dumps({"step": step, "nats_per_note": nats_per_note}))
-    temporary.replace(out / _BEST)
+    write_whole(out / _BEST, json.dumps({"step": step, "nats_per_note": nats_per_note}).encode())
+
+
+def require_fresh(out: Path) -> None:
+    """FileError when a run is in `out` already."""
+    if _folders(out):
+        raise FileError("a run is already here", where=str(out), fix="use --resume, or another folder")
 
 
 def best_folder(out: Path) -> Path:
     """The folder that judged best, or the newest where none was judged; FileError when there is none."""
-    marked = out / _BEST
-    if marked.exists():
-        folder = step_folder(out, int(json.loads(marked.read_text())["step"]))
-        if folder.is_dir():
-            return folder
-    return newest_folder(out)
+    try:
+        folder = step_folder(out, int(json.loads((out / _BEST).read_text())["step"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return newest_folder(out)
+    return folder if folder.is_dir() else newest_folder(out)
 
 
 def newest_folder(out: Path) -> Path:

@@ -1,7 +1,7 @@
 """Pre-training: batch after batch until the run's end, with checkpoints from which it continues exactly.
 
-The trainer owns the network, the optimiser and the run's folder. It is told what to learn from and when
-to stop; it prints nothing but its progress bar.
+The trainer owns the network, the optimiser and the run's folder. It is told what to learn from, when to stop, and
+where its progress may be shown.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
+from rich.console import Console
 from torch import Tensor
-from tqdm import tqdm
 
 from antiphon.errors import AntiphonError, FileError
 from antiphon.model.checkpoint import Checkpoint
@@ -29,12 +30,16 @@ from antiphon.training.config import TrainingConfig
 from antiphon.training.corpus import Corpus
 from antiphon.training.ids import IdRanges
 from antiphon.training.network import Network
+from antiphon.training.progress_bar import Bar, bar_on
 from antiphon.training.schedule import learning_rate, progress
 from antiphon.training.snapshots import Counters
-from antiphon.training.validation import Judgement, judge
+from antiphon.training.validation import judge
 
 MAX_BAD_STEPS = 5
-"""So many steps in a row may be dropped for a loss or gradient that is not finite; then the run has failed."""
+"""So many batches in a row may be passed over for a loss or gradient that is not finite; then the run has failed."""
+
+BAD_BATCH = "bad-batch.npz"
+"""The last batch passed over: tokens, targets, starts, and the step, loss and gradient norm."""
 
 
 class TrainingError(AntiphonError):
@@ -60,15 +65,16 @@ class Trainer:
         self.counters = Counters()
         if config.threads:
             torch.set_num_threads(config.threads)
+        self._metadata = {"tokenizer": tokenizer, "corpus": corpus.fingerprint(), "training": config.to_json()}
         optimizer_state: dict[str, Any] | None = None
         if resume:
             self.counters, saved, optimizer_state = snapshots.load(snapshots.newest_folder(out))
+            self._require_same(saved.metadata)
             spec, weights = saved.spec, saved.tensors
             if (spec.n_layer, spec.n_embd, spec.vocab_size) != (config.layers, config.width, ranges.size):
                 raise FileError("the checkpoint is of another model", where=str(out), fix=f"it is {spec.to_json()}")
         else:
-            if any(out.glob("step-*")):
-                raise FileError("a run is already here", where=str(out), fix="use --resume or another folder")
+            snapshots.require_fresh(out)
             spec = ModelSpec.of_width(n_layer=config.layers, n_embd=config.width, vocab_size=ranges.size)
             weights = initial_weights(spec, seed=config.seed)
         out.mkdir(parents=True, exist_ok=True)
@@ -76,7 +82,7 @@ class Trainer:
         self.network = Network(spec, weights, compute_dtype=dtype)
         self.optimizer = _optimizer(self.network, config)
         if optimizer_state is not None:
-            self.optimizer.load_state_dict(optimizer_state)
+            _continue_from(self.optimizer, optimizer_state, where=str(out))
         self._loss: Callable[..., Tensor] = (
             torch.compile(self._plain_loss, dynamic=False) if config.compile else self._plain_loss
         )
@@ -84,15 +90,25 @@ class Trainer:
         self._rows_epoch = -1
         self._bad_steps = 0
         self._last_judged = -1
+        self._saved_step = self.counters.step if resume else -1
 
-    def run(self, *, stopping: Callable[[], bool] = lambda: False, show: bool = True) -> bool:
-        """Train to the end, or until `stopping()`; either way the last state is on disk. True at the end."""
+    def _require_same(self, saved: Mapping[str, str]) -> None:
+        """FileError unless the run went on the same ids: batches follow from them and from the counters alone."""
+        fix = "continue with what it began with, or begin another run"
+        for key in ("tokenizer", "corpus"):
+            if saved.get(key, self._metadata[key]) != self._metadata[key]:
+                raise FileError(f"the run learns from another {key}", where=str(self.out), fix=fix)
+
+    def run(self, *, stopping: Callable[[], bool] = lambda: False, console: Console | None = None) -> bool:
+        """Train to the end, or until `stopping()`; either way the last state is on disk. True at the end.
+
+        Progress is shown on `console` where there is one. Raises TrainingError when the run has failed.
+        """
         config = self.config
         log = _Log(self.out / "log.jsonl", resume_step=self.counters.step)
         started = time.monotonic() - self.counters.elapsed_s
-        bar = tqdm(total=1.0, disable=not show, bar_format=_BAR, unit="run")
         finished = False
-        try:
+        with log, bar_on(console) as bar:
             while True:
                 elapsed_s = time.monotonic() - started
                 done = progress(config, step=self.counters.step, tokens=self.counters.tokens, elapsed_s=elapsed_s)
@@ -113,9 +129,7 @@ class Trainer:
                     tokens_per_s=tokens / seconds,
                     elapsed_s=self.counters.elapsed_s,
                 )
-                bar.set_postfix_str(f"step {self.counters.step} loss {loss:.3f} {tokens / seconds:,.0f} tokens/s")
-                bar.n = min(1.0, done)
-                bar.refresh()
+                bar.show(done, f"step {self.counters.step}, loss {loss:.3f}, {tokens / seconds:,.0f} tokens/s")
                 if self.counters.step % config.validate_every == 0:
                     self._judge(log, bar)
                 if self.counters.step % config.checkpoint_every == 0:
@@ -123,13 +137,13 @@ class Trainer:
             if finished and self._last_judged != self.counters.step:
                 self._judge(log, bar)
             self.save()
-        finally:
-            bar.close()
-            log.close()
         return finished
 
     def step(self, done: float) -> tuple[float, float, float, int]:
-        """One batch: loss in nats per token, gradient norm, learning rate, tokens learnt from."""
+        """One batch: loss in nats per token, gradient norm, learning rate, tokens learnt from.
+
+        A batch whose loss or gradient is not finite changes no weight.
+        """
         config = self.config
         batch = self._next_batch()
         lr = learning_rate(config, step=self.counters.step, progress=done)
@@ -145,25 +159,38 @@ class Trainer:
             self.optimizer.step()
             self._bad_steps = 0
         else:
-            self._bad_steps += 1
-            if self._bad_steps >= MAX_BAD_STEPS:
-                raise TrainingError(
-                    f"loss or gradient was not finite {MAX_BAD_STEPS} times in a row at step {self.counters.step}",
-                    fix="resume from the last checkpoint with a lower lr",
-                )
+            self._pass_over(batch, value, norm)
         tokens = int((targets != IGNORED).sum())
         self.counters = replace(self.counters, step=self.counters.step + 1, tokens=self.counters.tokens + tokens)
         return value, norm, lr, tokens
 
-    def save(self) -> Path:
-        """Write the state as it is now, and let go of old ones."""
+    def _pass_over(self, batch: Batch, loss: float, norm: float) -> None:
+        """Keep a bad batch for whoever wants to know, and fail when there are too many in a row."""
+        path = self.out / BAD_BATCH
+        np.savez_compressed(
+            path,
+            tokens=batch.tokens, targets=batch.targets, starts=batch.starts,
+            step=self.counters.step, loss=loss, norm=norm,
+        )  # fmt: skip
+        self._bad_steps += 1
+        if self._bad_steps >= MAX_BAD_STEPS:
+            raise TrainingError(
+                f"loss or gradient was not finite {MAX_BAD_STEPS} times in a row, the last time at step "
+                f"{self.counters.step} with loss {loss} and gradient norm {norm}",
+                where=str(path),
+                fix="that is the batch; resume from the last checkpoint with a lower lr",
+            )
+
+    def save(self) -> None:
+        """Write the state as it is now, unless it is there already, and let go of old ones."""
+        if self._saved_step == self.counters.step:
+            return
         spec = self.network.spec
         tensors = {name: tensor.detach() for name, tensor in self.network.state_dict().items()}
-        metadata = {"tokenizer": self.tokenizer, "training": self.config.to_json()}
-        folder = snapshots.save(
+        snapshots.save(
             self.out,
             self.counters,
-            Checkpoint(spec=spec, tensors=tensors, metadata=metadata),
+            Checkpoint(spec=spec, tensors=tensors, metadata=self._metadata),
             self.optimizer.state_dict(),
             config=self.config.to_json(),
             tokenizer=self.tokenizer,
@@ -171,11 +198,11 @@ class Trainer:
         if self.counters.best_step == self.counters.step:
             snapshots.mark_best(self.out, step=self.counters.step, nats_per_note=self.counters.best_nats_per_note)
         snapshots.retain(self.out, keep=self.config.keep, best_step=self.counters.best_step)
-        return folder
+        self._saved_step = self.counters.step
 
-    def _judge(self, log: _Log, bar: tqdm[Any]) -> Judgement | None:
+    def _judge(self, log: _Log, bar: Bar) -> None:
         if self.valid is None:
-            return None
+            return
         judgement = judge(
             self.network,
             self.valid,
@@ -189,14 +216,13 @@ class Trainer:
             valid_nats_per_note=judgement.nats_per_note,
             valid_nats_per_token=judgement.nats_per_token,
         )
-        bar.write(f"step {self.counters.step}: {judgement.nats_per_note:.4f} nats per note on the valid pieces")
+        bar.say(f"step {self.counters.step}: {judgement.nats_per_note:.4f} nats per note on the valid pieces")
         if judgement.nats_per_note < self.counters.best_nats_per_note:
             self.counters = replace(
                 self.counters, best_step=self.counters.step, best_nats_per_note=judgement.nats_per_note
             )
-            if self.counters.step % self.config.checkpoint_every:
-                self.save()
-        return judgement
+            self._saved_step = -1
+            self.save()
 
     def _plain_loss(self, tokens: Tensor, targets: Tensor, starts: Tensor) -> Tensor:
         logits, _ = self.network(tokens, None, starts)
@@ -236,11 +262,11 @@ class Trainer:
         return self._rows
 
 
-_BAR = "{percentage:3.1f}% {bar} {elapsed}, left {remaining} {postfix}"
-
-
 class _Log:
-    """`log.jsonl`: a line per step or judgement; lines after the step resumed from are taken back."""
+    """`log.jsonl`: a line per step or judgement; lines after the step resumed from are taken back.
+
+    A number that is not finite is written as null, because JSON has no other word for it.
+    """
 
     def __init__(self, path: Path, *, resume_step: int) -> None:
         kept = [line for line in _log_lines(path) if line["step"] <= resume_step] if resume_step else []
@@ -250,11 +276,20 @@ class _Log:
         self._file = path.open("a", buffering=1)
 
     def write(self, **values: float) -> None:
-        rounded = {key: value if isinstance(value, int) else float(f"{value:.6g}") for key, value in values.items()}
-        self._file.write(json.dumps(rounded) + "\n")
+        rounded = {key: _rounded(value) for key, value in values.items()}
+        self._file.write(json.dumps(rounded, allow_nan=False) + "\n")
 
-    def close(self) -> None:
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()
+
+
+def _rounded(value: float) -> float | None:
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def _log_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -266,6 +301,22 @@ def _log_lines(path: Path) -> Iterator[dict[str, Any]]:
         except ValueError:
             # The last line of a run that was killed while it wrote.
             return
+
+
+def _continue_from(optimizer: torch.optim.Optimizer, saved: dict[str, Any], *, where: str) -> None:
+    """Load the saved state, which knows parameters by their place alone; FileError unless it fits them."""
+    try:
+        optimizer.load_state_dict(saved)
+        fits = all(
+            moment.shape == parameter.shape
+            for parameter, state in optimizer.state.items()
+            for moment in (state["exp_avg"], state["exp_avg_sq"])
+        )
+    except (ValueError, KeyError, AttributeError, TypeError):
+        fits = False
+    if not fits:
+        # The fused step trusts the shapes; with wrong ones it would write beyond the end.
+        raise FileError("the optimiser's state is of other weights", where=where, fix="begin another run")
 
 
 def _optimizer(network: Network, config: TrainingConfig) -> torch.optim.AdamW:
