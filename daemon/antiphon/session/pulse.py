@@ -243,7 +243,7 @@ class ClockPulse:
                 self._announced_bpm = bpm
 
     def _forget_another_tempo(self) -> None:
-        """Drop the clocks of a tempo that is over: all but the newest if these are off, else the oldest if those are."""
+        """Drop the clocks of a tempo that is over: all but the newest if those are off, else the oldest if they are."""
         line = self._line
         count = len(line.points)
         if count <= 2 * _LOCK_CLOCKS:
