@@ -125,6 +125,14 @@ def test_where_the_bar_line_is_taken_the_answer_is_not_held_up() -> None:
     assert allowed(by) == ["Bar_None"]
 
 
+def test_an_answer_that_missed_its_bar_line_may_begin_anywhere_after_it() -> None:
+    by = grammar(bars=1)
+    for token in ids_of("Bar_None TimeSig_4/4"):
+        by.feed(token)
+    by.hold_back(until_step=40)
+    assert allowed(by) == ["Bar_None", *(f"Position_{step}" for step in range(40, 48))]
+
+
 def test_nothing_follows_a_whole_answer() -> None:
     by = grammar(bars=1)
     for token in ids_of("Bar_None TimeSig_4/4 Position_0 Pitch_60 Velocity_63 Duration_1.0.12 Bar_None"):

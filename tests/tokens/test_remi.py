@@ -171,6 +171,12 @@ def test_what_makes_no_sense_where_it_stands_is_passed_over(text: str, notes: li
     assert list(bar.notes) == notes
 
 
+def test_a_bar_begins_at_its_first_step() -> None:
+    note = "Pitch_60 Velocity_63 Duration_0.1.12"
+    made = decode(ids_of(f"Bar_None TimeSig_4/4 Position_9 {note} Bar_None TimeSig_4/4 {note}"), VOCABULARY)
+    assert [[n.step for n in bar.notes] for bar in made] == [[9], [0]]
+
+
 @given(ids=st.lists(st.integers(0, VOCABULARY.size - 1), max_size=200))
 def test_any_ids_decode_to_normalised_bars(ids: list[int]) -> None:
     made = decode(ids, VOCABULARY)

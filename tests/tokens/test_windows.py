@@ -119,6 +119,8 @@ def test_pianomuse_contexts_begin_with_the_last_tempo_and_time_signature() -> No
         *("Bar_3", "TimeSig_4/4", "Position_0", *note),
     ]
     ids = [tokenizer.token_to_id(name) for name in text]
+    before = [tokenizer.token_to_id("Tempo_250.0")]
+    assert create_context_completion_pairs([*before, *ids], tokenizer, 1, 1)[0] == (ids[:7], ids[7:14])
     pairs = create_context_completion_pairs(ids, tokenizer, 1, 1)
     told = [[tokenizer.id_to_token(token) for token in context] for context, _ in pairs]
     assert told[0] == text[:7]
