@@ -221,7 +221,7 @@ def test_a_note_that_sounds_when_its_port_vanishes_is_ended_on_its_return(rig: R
         await rig.until(Down, lambda down: down.direction == "out")
         assert len(line.sounding) == 1
         again = rig.plug()
-        assert ENDED in await receive(again, ENDED)
+        assert ENDED in await receive(again, ENDED), "\n".join(map(str, rig.came))
         await rig.until(Released, lambda released: released.data == ENDED)
         assert len(line.sounding) == 0
         again.send(ON)
@@ -238,7 +238,7 @@ def test_a_port_that_is_back_before_anybody_looked_is_connected_anew(rig: Rig) -
         keys.close()
         rig.devices.remove(keys)
         again = rig.plug()
-        assert ENDED in await receive(again, ENDED)
+        assert ENDED in await receive(again, ENDED), "\n".join(map(str, rig.came))
         await connected(rig, times=2)
         again.send(ON)
         await rig.until(Heard)
@@ -431,6 +431,8 @@ def test_a_jack_server_may_come_late_and_die_and_come_back(
             process.wait()
             if process.stdin is not None:
                 process.stdin.close()
+        for left in Path("/dev/shm").glob(f"jack*_{name}_*"):  # what a killed server leaves
+            left.unlink()
     assert capfd.readouterr().err.replace("\n", "") == ""
 
 

@@ -83,6 +83,27 @@ def be_prompt() -> tuple[int, bool]:
     return PRIORITY, locked
 
 
+def may_be_prompt() -> bool:
+    """Whether this process would be granted real-time scheduling."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+        os.sched_setscheduler(0, *before)
+    except OSError:
+        return False
+    return True
+
+
+def promote_threads() -> None:
+    """Give the threads that libraries made here the priority of their process, where it was granted any."""
+    if os.sched_getscheduler(0) != os.SCHED_FIFO:
+        return
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if os.sched_getscheduler(int(thread)) != os.SCHED_FIFO:
+                os.sched_setscheduler(int(thread), os.SCHED_FIFO, os.sched_param(PRIORITY))
+
+
 def _may_lock() -> bool:
     """Whether locking has no limit; under one, a later thread or JACK's shared memory would not fit and fail."""
     if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY:

@@ -50,13 +50,13 @@ class JackWatch:
         # What writes is an output for JACK and an input for us.
         return Plugged(inputs=self._ports(_IS_OUTPUT), outputs=self._ports(_IS_INPUT))
 
-    def is_ours(self, port: str) -> bool:
-        """Whether a client of ours is connected to this port."""
+    def ours_at(self, port: str) -> int:
+        """How many of our clients' ports are connected to this port, in the graph that runs now."""
         handle = self._jack.jack_port_by_name(self._client, port.encode())
         if not handle:
-            return False
+            return 0
         peers = self._strings(self._jack.jack_port_get_all_connections(self._client, handle))
-        return any(peer.startswith(OWN) for peer in peers)
+        return sum(peer.startswith(OWN) for peer in peers)
 
     def close(self) -> None:
         self._jack.jack_client_close(self._client)

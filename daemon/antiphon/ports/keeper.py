@@ -20,7 +20,7 @@ from pathlib import Path
 
 from antiphon.errors import PortError
 from antiphon.ports import orders
-from antiphon.ports.alarm import be_prompt
+from antiphon.ports.alarm import be_prompt, promote_threads
 from antiphon.ports.backend import Backend, Hear, Input, Output
 from antiphon.ports.midi import CHANNELS, SYSTEM, is_note_off, is_note_on, note_off, silence
 from antiphon.ports.opening import open_backend
@@ -90,6 +90,7 @@ class Keeper:
         except PortError as error:
             self._line.send(orders.order(orders.REFUSED, reason=str(error)))
             return
+        promote_threads()  # a JACK client's runs as an ordinary one unless the server is a real-time one
         self._line.send(orders.order(orders.OPENED))
 
     def _hearing(self, handle: int) -> Hear:

@@ -21,6 +21,10 @@ _PATIENCE_S: Final = 10.0
 """A JACK server that is busy burying another client answers after 5 s."""
 
 
+_BUFFER: Final = 1_048_576
+"""Bytes asked for what was heard and waits for us; by default the kernel grants twice 212,992, or some 500 messages."""
+
+
 class KeeperDied(PortError):
     """The keeper is gone, and the ports with it."""
 
@@ -34,6 +38,7 @@ class Kept:
         witness: a socket that the keeper shall tell when every note has been ended; closed on this side.
         """
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         command = [sys.executable, "-P", "-m", "antiphon.ports.keeper", f"--fd={theirs.fileno()}", f"--api={api}"]
         fds = [theirs.fileno()]
         if loopback_path is not None:

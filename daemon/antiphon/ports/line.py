@@ -239,6 +239,8 @@ class Line:
                 self._mirror(message)
             case Up(direction="out"):
                 self._outputs[message.port] = message.name
+            case Down(direction="out"):
+                self._outputs.pop(message.port, None)
             case _:
                 pass
         if self._open:
