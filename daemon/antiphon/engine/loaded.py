@@ -30,10 +30,8 @@ class LoadedModel:
         self.metadata = dict(metadata)
 
     @classmethod
-    def open(cls, path: Path | str, *, threads: int = 1) -> LoadedModel:
+    def open(cls, path: Path | str) -> LoadedModel:
         """Read, pack and warm the checkpoint at `path`; FileError when it cannot be used."""
-        if threads != 1:
-            raise ValueError("the step runs on one thread")
         model = cls.of(checkpoints.read(Path(path)))
         model.warm()
         return model

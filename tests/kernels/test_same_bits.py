@@ -1,0 +1,48 @@
+"""The step gives the same bits on every processor, and from the cache as freshly compiled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parent.parent
+
+RUN = """
+import hashlib, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from kernels.random_tensors import Shape, random_tensors
+from antiphon_kernels.rwkv7_step import numba_cpu
+from antiphon_kernels.rwkv7_step.pack import pack
+from antiphon_kernels.rwkv7_step.simd import vnni_bits
+packed = pack(random_tensors(Shape(layers=2, width=128, heads=2, vocab=37, ffn=301, ranks=(30, 33, 5, 50))))
+state, logits = np.zeros(packed.state_len, np.float32), np.zeros(37, np.float32)
+numba_cpu.feed(packed, np.arange(36, dtype=np.int32), state, logits)
+hits = sum(numba_cpu._feed.stats.cache_hits.values())
+print(vnni_bits(), hits, hashlib.sha256(state.tobytes() + logits.tobytes()).hexdigest())
+"""
+
+
+def run(folder: Path | None, **environment: str) -> tuple[int, int, str]:
+    """(VNNI bits, cache hits, hash of state and logits) of one process."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(TESTS)],
+        env=os.environ | environment | ({"NUMBA_CACHE_DIR": str(folder)} if folder else {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    bits, hits, digest = done.stdout.split()
+    return int(bits), int(hits), digest
+
+
+def test_fresh_cached_and_for_the_plainest_processor(tmp_path: Path) -> None:
+    fresh, cached = run(tmp_path), run(tmp_path)
+    assert (fresh[1], cached[1]) == (0, 1)
+    assert fresh[2] == cached[2]
+    # No vector unit beyond SSE2, no fused product and sum, no VNNI: other code throughout.
+    bits, _, digest = run(None, NUMBA_CPU_NAME="generic")
+    assert (bits, digest) == (0, fresh[2])
