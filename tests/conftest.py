@@ -5,7 +5,9 @@ Owns the JACK server of a test run (one for the whole run, under a private name)
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
@@ -56,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "jack_server" in getattr(item, "fixturenames", ()):
+        if {"jack_server", "jack_name"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("jack")
 
 
@@ -92,7 +94,7 @@ sys.exit(0 if client and jack.jack_client_close(client) == 0 else 1)
 
 
 def _die_with_parent() -> None:
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 @pytest.fixture(scope="session")
@@ -101,31 +103,66 @@ def jack_server() -> Iterator[str]:
 
     `JACK_DEFAULT_SERVER` names it for this process and its children while the run lasts.
     """
-    name = f"antiphon-test-{os.getpid()}"
-    options = ["-r", "-S", "--no-mlock", "-d", "dummy", "-r", "48000", "-p", "64"]
     before = {key: os.environ.get(key) for key in ("JACK_DEFAULT_SERVER", "JACK_NO_START_SERVER")}
-    with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(
-            ["jackd", "-n", name, *options],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "JACK_NO_AUDIO_RESERVATION": "1"},
-            preexec_fn=_die_with_parent,
-        )
+    with contextlib.ExitStack() as stack:
+        name = _start_jack(stack)
+        os.environ["JACK_DEFAULT_SERVER"] = name
+        os.environ["JACK_NO_START_SERVER"] = "1"
         try:
-            if not _answers(server, name, patience_s=20.0):
-                log.seek(0)
-                pytest.fail(f"jackd did not answer:\n{log.read().decode(errors='replace')}", pytrace=False)
-            os.environ["JACK_DEFAULT_SERVER"] = name
-            os.environ["JACK_NO_START_SERVER"] = "1"
             yield name
         finally:
             for key, value in before.items():
                 os.environ.pop(key, None)
                 if value is not None:
                     os.environ[key] = value
-            _end(server)
+
+
+@pytest.fixture
+def jack_name() -> Iterator[str]:
+    """The name for a JACK server that a test starts by itself."""
+    with _lent_name() as name:
+        yield name
+
+
+@contextlib.contextmanager
+def _lent_name() -> Iterator[str]:
+    """A name for a JACK server that no other run uses now.
+
+    JACK counts a server that was killed among the eight that a machine may have until one of the same name starts:
+    names must come round again. A lock file holds each while it is in use.
+    """
+    for number in range(1, 9):
+        name = f"antiphon-test-{number}"
+        with open(Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}.lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield name
+            return
+    pytest.fail("every name for a JACK server is in use", pytrace=False)
+
+
+def _start_jack(stack: contextlib.ExitStack) -> str:
+    """Start a server that ends with `stack`; returns its name."""
+    said = b""
+    for _ in range(3):  # a name may be blocked by a dead server whose pid came round again
+        name = stack.enter_context(_lent_name())
+        log = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (the stack closes it)
+        server = subprocess.Popen(
+            ["jackd", "-n", name, "-r", "-S", "--no-mlock", "-d", "dummy", "-r", "48000", "-p", "64"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "JACK_NO_AUDIO_RESERVATION": "1"},
+            preexec_fn=_die_with_parent,
+        )
+        stack.callback(_end, server)
+        if _answers(server, name, patience_s=20.0):
+            return name
+        log.seek(0)
+        said = log.read()
+    pytest.fail(f"jackd did not answer:\n{said.decode(errors='replace')}", pytrace=False)
 
 
 def _answers(server: subprocess.Popen[bytes], name: str, *, patience_s: float) -> bool:
@@ -133,7 +170,7 @@ def _answers(server: subprocess.Popen[bytes], name: str, *, patience_s: float) -
     while time.monotonic() < until and server.poll() is None:
         knock = subprocess.run([sys.executable, "-c", KNOCK, name], capture_output=True, check=False)
         if knock.returncode == 0:
-            return True
+            return server.poll() is None
         time.sleep(0.05)
     return False
 
