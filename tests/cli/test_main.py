@@ -14,7 +14,7 @@ import yaml
 
 ANTIPHON = Path(sys.executable).with_name("antiphon")
 COMMANDS = ["daemon", "check", "dump", "ports", "demo", "answer", "tokenize", "detokenize", "train"]
-COMMANDS += ["bench live", "bench decode"]
+COMMANDS += ["evaluate", "bench live", "bench decode"]
 
 
 def antiphon(*args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:

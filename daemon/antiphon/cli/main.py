@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from antiphon.cli import answer, bench, check, daemon, demo, detokenize, dump, ports, tokenize, train
+from antiphon.cli import answer, bench, check, daemon, demo, detokenize, dump, evaluate, ports, tokenize, train
 from antiphon.errors import AntiphonError, PortError
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     tokenize.add_parser(commands)
     detokenize.add_parser(commands)
     train.add_parser(commands)
+    evaluate.add_parser(commands)
     bench.add_parser(commands)
     return root
 
