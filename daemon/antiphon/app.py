@@ -26,7 +26,7 @@ from antiphon.library.bundled import model_path
 from antiphon.music.events import Due, Heard
 from antiphon.music.meter import Meter
 from antiphon.ports.line import Line
-from antiphon.ports.messages import Down, Dropped, End, Fault, FromPorts, Plan, Released, Up, Waiting, Want
+from antiphon.ports.messages import Down, Dropped, End, Fault, FromPorts, Panic, Plan, Released, Up, Waiting, Want
 from antiphon.session.band import Band, Channel, Seat
 from antiphon.session.copilot import NEVER_NS, Answered, Copilot, Phase
 from antiphon.session.journal import Journal
@@ -217,7 +217,11 @@ class App:
             on_answer=lambda answered: self._on_answer(player.name, answered),
             on_phase=lambda phase, tick: self._on_phase(player.name, phase, tick),
         )
-        return Seat(copilot, self._wiring.input(index), channel, player.input_latency_ms * _MS)
+
+        def panic() -> None:
+            self._line.send(Panic(port=output))
+
+        return Seat(copilot, self._wiring.input(index), channel, panic, player.input_latency_ms * _MS)
 
     def _appender(self, port: int) -> Callable[[tuple[Due, ...]], None]:
         def send(dues: tuple[Due, ...]) -> None:
@@ -350,6 +354,10 @@ class App:
         """Let `ended` come to its end: somebody asked us to stop."""
         if not self.ended.done():
             self.ended.set_result(None)
+
+    def panic(self) -> None:
+        """Silence every output, and forget what was being answered."""
+        self._band.panic(now_ns=time.monotonic_ns())
 
     def _stop_band(self) -> None:
         if self._wake is not None:

@@ -86,6 +86,18 @@ def test_sigterm_in_the_middle_of_an_answer_leaves_silence_and_exit_code_0(start
     assert eventually(lambda: not still_sounding(on.received), within_s=1.0)
 
 
+def test_the_panic_signal_silences_the_box_and_it_goes_on(start: Callable[..., Rehearsal]) -> None:
+    on = start(LONG_ANSWER)
+    on.play(bar(soon(), beat_ns=S // 2))
+    assert eventually(lambda: bool(still_sounding(on.received)))
+    on.process.send_signal(signal.SIGUSR1)
+    assert eventually(lambda: bytes((0xB0, 123, 0)) in [m.data for m in on.received])
+    assert eventually(lambda: not still_sounding(on.received), within_s=1.0)
+    answered = len(on.received)
+    on.play(bar(soon(), beat_ns=S // 2))
+    assert eventually(lambda: bool(still_sounding(on.received[answered:])))
+
+
 def test_after_kill_9_of_the_daemon_every_note_ends_within_a_second(start: Callable[..., Rehearsal]) -> None:
     on = start(LONG_ANSWER)
     on.play(bar(soon(), beat_ns=S // 2))
@@ -155,6 +167,8 @@ def test_midi_clock_gives_the_bar_lines(start: Callable[..., Rehearsal]) -> None
     clock_ns = S // 2 // 24  # 120 quarters a minute
     clocks = [Message(begin + 2 * S + i * clock_ns, b"\xf8") for i in range(24 * 20)]
     stopped = Message(begin + 2 * S - 5 * MS, b"\xfa")
+    on.play(bar(begin, beat_ns=S // 4, beats=1))
+    assert eventually(lambda: "MIDI clock does not run" in on.log())
     played = bar(begin + 2 * S + 2 * S, beat_ns=S // 2)  # in bar 2 of the host's song
     on.play(sorted([stopped, *clocks, *played], key=lambda message: message.at_ns))
     (answer, *_) = of_kind(on, "answer")

@@ -36,6 +36,7 @@ class Stage:
     sent: list[tuple[int, int, int]] = field(default_factory=list)  # (now_ns, plan, replaces_from_ns)
     ended: list[int] = field(default_factory=list)
     released: list[Due] = field(default_factory=list)
+    panics: list[int] = field(default_factory=list)
 
     def forget(self) -> None:
         """Drop what was noted so far, so that a long session is not measured by its notes."""
@@ -65,7 +66,9 @@ class Stage:
             on_phase=lambda phase, tick: self.phases.append((phase, tick)),
         )
         silent = Metronome(self.pulse, Click(), None, None, lambda: False)
-        self.band = Band(self.pulse, [Seat(self.copilot, 0, Channel())], silent)
+        self.band = Band(
+            self.pulse, [Seat(self.copilot, 0, Channel(), lambda: self.panics.append(self.now_ns))], silent
+        )
 
     def play(self, data: bytes, *, at_ns: int) -> None:
         """Let a message arrive at `at_ns`."""

@@ -225,3 +225,14 @@ def test_the_same_seed_gives_the_same_session(model: LoadedModel) -> None:
 
     assert session(11) == session(11)
     assert session(11) != session(12)
+
+
+@pytest.mark.parametrize("control", [120, 123])
+def test_a_panic_button_on_the_keyboard_silences_the_answer(model: LoadedModel, control: int) -> None:
+    on = stage(model, Policy(listen_bars=1, answer_bars=8, seed=4))
+    on.play_notes(quarters(0), from_ns=2 * S)
+    on.play(bytes((0xB0, control, 0)), at_ns=5 * S)
+    on.run(until_ns=12 * S)
+    assert on.panics == on.ended == [5 * S]
+    assert max(due.at_ns for due in on.released) == 5 * S
+    assert on.phases[-1][0] is Phase.WAITING

@@ -1,4 +1,7 @@
-"""`antiphon daemon`: run the box. It listens, answers on the bar line, and stops cleanly at SIGTERM or Ctrl-C."""
+"""`antiphon daemon`: run the box. It listens, answers on the bar line, and stops cleanly at SIGTERM or Ctrl-C.
+
+SIGUSR1 is a panic button: every output falls silent at once. So is all-notes-off (CC123) from a keyboard.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     def on_ready(app: App) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, app.finish)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, app.panic)
         players = ", ".join(player.name for player in config.players if player.enabled)
         logging.getLogger("antiphon").info("ready: listening for %s", players)
         notify("READY=1\nSTATUS=listening")

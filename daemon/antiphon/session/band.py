@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from antiphon.music.events import Heard
@@ -10,7 +11,11 @@ from antiphon.session.copilot import NEVER_NS, Copilot, Phase
 from antiphon.session.metronome import Metronome
 from antiphon.session.pulse import ClockPulse, InternalPulse, bar_at
 
+log = logging.getLogger(__name__)
+
 _SYSTEM = 0xF0
+_CONTROL = 0xB0
+_PANIC_CONTROLS = (120, 123)  # all sound off, all notes off: what a panic button sends
 
 
 @dataclass(slots=True)
@@ -34,11 +39,15 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A co-pilot, the input port it listens to, its channel, and how late its device stamps (ns, signed)."""
+    """A co-pilot, the input port it listens to, its channel, and how late its device stamps (ns).
+
+    panic: silences the port that the player is answered on.
+    """
 
     copilot: Copilot
     port: int
     channel: Channel
+    panic: Callable[[], None]
     input_latency_ns: int = 0
 
 
@@ -58,6 +67,7 @@ class Band:
     rest_bars: int = 2
     clock_port: int | None = None
     _active_tick: int = field(default=0, init=False)
+    _lacks_clock: bool = field(default=False, init=False)  # a note came without a beat, and that was said
 
     def hear(self, heard: Heard, *, now_ns: int) -> None:
         """Take one message, stamped on arrival."""
@@ -72,7 +82,10 @@ class Band:
             if seat.port == heard.port and seat.channel.hears(status):
                 placed = Heard(heard.at_ns - seat.input_latency_ns, heard.port, heard.data)
                 self._start(placed)
+                self._miss_the_clock()
                 seat.copilot.hear(placed, now_ns=now_ns)
+                if status & 0xF0 == _CONTROL and heard.data[1:2] and heard.data[1] in _PANIC_CONTROLS:
+                    self._panic(seat, now_ns=now_ns)
 
     def advance(self, *, now_ns: int) -> int:
         """Do what is due; gives when to call again, `NEVER_NS` if only a message can wake anyone."""
@@ -88,6 +101,16 @@ class Band:
         for seat in self.seats:
             seat.copilot.stop(now_ns=now_ns)
 
+    def panic(self, *, now_ns: int) -> None:
+        """Silence everything, whatever it was."""
+        for seat in self.seats:
+            self._panic(seat, now_ns=now_ns)
+
+    def _panic(self, seat: Seat, *, now_ns: int) -> None:
+        log.warning("%s: panic", seat.copilot.name)
+        seat.copilot.stop(now_ns=now_ns)
+        seat.panic()
+
     @property
     def answering(self) -> bool:
         return any(seat.copilot.phase is Phase.ANSWERING for seat in self.seats)
@@ -102,6 +125,13 @@ class Band:
             pulse.start(at_ns=heard.at_ns)
         else:
             pulse.resume(at_ns=heard.at_ns, tick=bar_at(pulse, self._active_tick).end_tick)
+
+    def _miss_the_clock(self) -> None:
+        """Say once that notes come and no MIDI clock does: to the player it looks as if nothing worked."""
+        lacks = isinstance(self.pulse, ClockPulse) and not self.pulse.running
+        if lacks and not self._lacks_clock:
+            log.warning("notes are heard, but the MIDI clock does not run: start it, or set clock.source to internal")
+        self._lacks_clock = lacks
 
     def _rest(self, *, now_ns: int) -> int:
         """Pause a pulse that a first note started once nobody has played for `rest_bars` bars."""
