@@ -187,7 +187,6 @@ class Model:
         Text("bundled, or the path of a .safetensors file", longest=1000),
         "bundled is the model that comes with Antiphon.",
     )
-    threads: int = setting(1, Whole(1, 64), "Processor threads of the model; one leaves the others to the rest.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
