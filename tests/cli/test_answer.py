@@ -1,4 +1,4 @@
-"""`antiphon answer` as its user meets it: files in, files out, the same for one seed, clear words for bad input."""
+"""`antiphon answer` as its user meets it (S2-080, S2-081): one seed one answer, clear words for bad input."""
 
 from __future__ import annotations
 

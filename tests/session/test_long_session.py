@@ -1,4 +1,4 @@
-"""A session of 10,000 bars on a clock turned by hand: never late, and no larger at its end than at its beginning."""
+"""10,000 bars on a clock turned by hand (S2-052): never late, and no larger at its end than at its beginning."""
 
 from __future__ import annotations
 
