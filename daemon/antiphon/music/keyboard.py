@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from antiphon.music.note import Note
 
@@ -29,7 +31,10 @@ class Keyboard:
     the pedal (MIDI recommended practice RP-015).
     """
 
-    _held: dict[tuple[int, int], Held] = field(default_factory=dict)
+    # By channel and pitch. A note is in one of the two at most and leaves each once, so that a flood of controllers
+    # costs no more than the notes before it.
+    _down: defaultdict[int, dict[int, Held]] = field(default_factory=lambda: defaultdict(dict))
+    _kept: defaultdict[int, dict[int, Held]] = field(default_factory=lambda: defaultdict(dict))  # by the pedal alone
     _pedals: set[int] = field(default_factory=set)
 
     def hear(self, data: bytes, *, at_tick: int) -> list[Note]:
@@ -41,59 +46,49 @@ class Keyboard:
             return []
         kind, channel, number, value = data[0] & 0xF0, data[0] & 0x0F, data[1], data[2]
         if kind == _NOTE_ON and value > 0:
-            ended = self._end((channel, number), at_tick)
-            self._held[channel, number] = Held(at_tick, number, value)
+            ended = self._end(channel, [number], at_tick)
+            self._down[channel][number] = Held(at_tick, number, value)
             return ended
         if kind in (_NOTE_ON, _NOTE_OFF):
-            return self._lift((channel, number), at_tick)
-        if kind == _CONTROL and number == _SUSTAIN:
-            return self._pedal(channel, value >= 64, at_tick)
-        if kind == _CONTROL and number == _RESET:
-            return self._pedal(channel, False, at_tick)
-        if kind == _CONTROL and number == _ALL_NOTES_OFF:
-            return [n for place in self._places(channel) for n in self._lift(place, at_tick)]
-        if kind == _CONTROL and number == _ALL_SOUND_OFF:
-            return [n for place in self._places(channel) for n in self._end(place, at_tick)]
+            return self._lift(channel, [number], at_tick)
+        if kind == _CONTROL and number == _SUSTAIN and value >= 64:
+            self._pedals.add(channel)
+        elif kind == _CONTROL and number in (_SUSTAIN, _RESET):
+            self._pedals.discard(channel)
+            return self._end(channel, list(self._kept[channel]), at_tick)
+        elif kind == _CONTROL and number == _ALL_NOTES_OFF:
+            return self._lift(channel, list(self._down[channel]), at_tick)
+        elif kind == _CONTROL and number == _ALL_SOUND_OFF:
+            return self._end(channel, [*self._down[channel], *self._kept[channel]], at_tick)
         return []
 
     @property
     def sounding(self) -> tuple[Held, ...]:
         """The notes that sound now, in the order in which they were struck."""
-        return tuple(sorted(self._held.values(), key=lambda held: (held.start_tick, held.pitch)))
+        held = [note for notes in (*self._down.values(), *self._kept.values()) for note in notes.values()]
+        return tuple(sorted(held, key=lambda note: (note.start_tick, note.pitch)))
 
     def end_all(self, *, at_tick: int) -> list[Note]:
         """End everything that sounds, as at the end of a file or when a port vanished; pedals go up."""
         self._pedals.clear()
-        return [note for place in list(self._held) for note in self._end(place, at_tick)]
+        channels = {*self._down, *self._kept}
+        return [n for c in channels for n in self._end(c, [*self._down[c], *self._kept[c]], at_tick)]
 
-    def _places(self, channel: int) -> list[tuple[int, int]]:
-        return [(channel, pitch) for pitch in range(128) if (channel, pitch) in self._held]
-
-    def _lift(self, place: tuple[int, int], at_tick: int) -> list[Note]:
-        held = self._held.get(place)
-        if held is None:
-            return []
-        if place[0] in self._pedals:
-            self._held[place] = Held(held.start_tick, held.pitch, held.velocity, key_down=False)
-            return []
-        return self._end(place, at_tick)
-
-    def _pedal(self, channel: int, down: bool, at_tick: int) -> list[Note]:
-        if down:
-            self._pedals.add(channel)
-            return []
+    def _lift(self, channel: int, pitches: Iterable[int], at_tick: int) -> list[Note]:
+        """Let go of keys: what the pedal does not keep ends."""
+        down, kept = self._down[channel], self._kept[channel]
+        lifted = [pitch for pitch in pitches if pitch in down]
         if channel not in self._pedals:
-            return []
-        self._pedals.discard(channel)
-        return [
-            note
-            for place in self._places(channel)
-            if not self._held[place].key_down
-            for note in self._end(place, at_tick)
-        ]
+            return self._end(channel, lifted, at_tick)
+        for pitch in lifted:
+            kept[pitch] = replace(down.pop(pitch), key_down=False)
+        return []
 
-    def _end(self, place: tuple[int, int], at_tick: int) -> list[Note]:
-        held = self._held.pop(place, None)
-        if held is None:
-            return []
-        return [Note(held.start_tick, held.pitch, max(1, at_tick - held.start_tick), held.velocity)]
+    def _end(self, channel: int, pitches: Iterable[int], at_tick: int) -> list[Note]:
+        ended: list[Note] = []
+        for pitch in pitches:
+            held = self._down[channel].pop(pitch, None) or self._kept[channel].pop(pitch, None)
+            if held is not None:
+                length = max(1, at_tick - held.start_tick)
+                ended.append(Note(held.start_tick, held.pitch, length, held.velocity))
+        return ended

@@ -26,7 +26,7 @@ from antiphon.music.tempo import TempoMap
 from antiphon.music.time import TICKS_PER_QUARTER, rescale
 
 MAX_FILE_BYTES = 8 << 20
-"""Twenty hours of dense playing with a continuous pedal; a note, six bytes, takes some 200 bytes of memory."""
+"""Twenty hours of dense playing with a continuous pedal. The densest file that fits takes some 600 MB of memory."""
 
 MAX_TICKS = (1 << 28) - 1
 """The longest wait that a file can write, 38 hours at 120 BPM; a piece that lasts longer is refused."""
