@@ -40,7 +40,7 @@ class Scene:
         return f"{self.meter} at {self.bpm:g}, {'busy' if self.busy else 'idle'}"
 
 
-_FULL = (
+_FULL: tuple[tuple[float, str, int], ...] = (
     *((240.0, "4/4", 300), (120.0, "4/4", 100), (60.0, "4/4", 20)),
     *((120.0, "3/4", 20), (120.0, "6/8", 20)),
 )
@@ -53,8 +53,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--meter", default="4/4")
     parser.add_argument("--answers", type=int, default=20, help="answers to wait for (default 20)")
     parser.add_argument("--minutes", type=float, help="play this long instead of counting answers")
-    parser.add_argument("--busy", action="store_true", help="keep every core busy meanwhile")
-    parser.add_argument("--full", action="store_true", help="every tempo and meter, idle and busy: about 40 minutes")
+    parser.add_argument(
+        "--load",
+        choices=("idle", "busy", "both"),
+        help="busy keeps every core at work (default: idle, with --full both)",
+    )
+    parser.add_argument("--full", action="store_true", help="several tempos and meters: about 20 minutes a load")
     parser.add_argument("--model", default="bundled", help="a music model (default: the bundled one)")
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures to F")
     parser.set_defaults(run=run)
@@ -65,13 +69,15 @@ def run(args: argparse.Namespace) -> int:
     from antiphon.cli.machine import describe
     from antiphon.cli.rehearsal import midi_system
 
-    if args.full:
-        scenes = [Scene(bpm, meter, answers, busy) for busy in (False, True) for bpm, meter, answers in _FULL]
-    else:
+    played = _FULL
+    if not args.full:
         answers = args.answers
         if args.minutes is not None:
             answers = max(1, round(args.minutes * 60e9 / (2 * _bar_ns(args.bpm, args.meter))))
-        scenes = [Scene(args.bpm, args.meter, answers, args.busy)]
+        played = ((args.bpm, args.meter, answers),)
+    load = args.load or ("both" if args.full else "idle")
+    loads = {"idle": (False,), "busy": (True,), "both": (False, True)}[load]
+    scenes = [Scene(bpm, meter, answers, busy) for busy in loads for bpm, meter, answers in played]
     figures: list[dict[str, Any]] = []
     with midi_system() as (api, called):
         for scene in scenes:
