@@ -32,5 +32,7 @@ def wavy_weights(spec: ModelSpec) -> dict[str, Tensor]:
     for index, (name, shape) in enumerate(sorted(spec.shapes().items())):
         wave = torch.sin(torch.arange(math.prod(shape), dtype=torch.float64) * 0.7 + index)
         matrix = len(shape) == 2 and not name.endswith("r_k")
-        weights[name] = (wave * (0.2 if matrix else 0.5)).view(shape)
+        # Values are faint, so that the constant under the group norm's root counts.
+        scale = 0.002 if name.endswith("att.value.weight") else 0.2 if matrix else 0.5
+        weights[name] = (wave * scale).view(shape)
     return weights

@@ -10,6 +10,7 @@ from training.small_corpus import RANGES, VOCABULARY, random_corpus
 
 from antiphon.model.wkv7_chunked import CHUNK
 from antiphon.tokens.decoder import decode
+from antiphon.tokens.encoder import encode
 from antiphon.training.augment import Augmentation
 from antiphon.training.batches import IGNORED, Batch, Sample, epoch_rows, make_batch, sample_ids
 from antiphon.training.corpus import Corpus
@@ -72,6 +73,23 @@ def test_a_sample_spells_the_bars_of_its_piece(plan: Plan) -> None:
         assert told[:-1] == whole[:-1]
         # The last bar may break off, even before its meter is told.
         assert told[-1].notes == whole[-1].notes[: len(told[-1].notes)]
+
+
+def test_a_sample_is_what_the_encoder_writes_for_bars_that_begin_a_piece(plan: Plan) -> None:
+    on_the_line = 0
+    for sample in plan.samples:
+        ids = sample_ids(plan.corpus, RANGES, sample).tolist()
+        expected = encode(decode(ids, VOCABULARY)[:-1], VOCABULARY)
+        assert ids[1 : 1 + len(expected)] == expected
+        on_the_line += sample.start > 0 and ids[5] in VOCABULARY.pitches
+    assert on_the_line > 2  # an onset on the bar line shares its Position with the tempo
+
+
+def test_a_sample_that_lacks_one_id_of_its_piece_has_no_eos() -> None:
+    corpus = random_corpus(pieces=1)
+    length = len(corpus.piece(0))
+    for end, ends in ((length, True), (length - 1, False)):
+        assert (RANGES.eos in sample_ids(corpus, RANGES, Sample(piece=0, start=0, end=end))) == ends
 
 
 def test_a_piece_ends_with_eos_and_a_sample_that_stops_before_does_not(plan: Plan) -> None:

@@ -20,8 +20,9 @@ from training.small_corpus import RANGES, VOCABULARY, random_corpus, simple_corp
 from antiphon.errors import ConfigError, FileError
 from antiphon.model import checkpoint
 from antiphon.training import snapshots
+from antiphon.training.batches import epoch_rows, make_batch
 from antiphon.training.config import TrainingConfig
-from antiphon.training.corpus import Corpus
+from antiphon.training.corpus import Corpus, pack_pieces
 from antiphon.training.plot import plot_losses
 from antiphon.training.schedule import learning_rate, progress
 from antiphon.training.trainer import BAD_BATCH, MAX_BAD_STEPS, Trainer, TrainingError
@@ -100,6 +101,30 @@ def test_a_run_goes_through_epoch_after_epoch(tmp_path: Path) -> None:
     epochs = [line["epoch"] for line in log(tmp_path)]
     assert epochs == sorted(epochs)
     assert epochs[-1] > 2
+
+
+def test_an_epoch_is_its_rows_in_their_order_and_the_next_follows(tmp_path: Path) -> None:
+    corpus = random_corpus(pieces=5)
+    config = replace(TINY, augment=False)
+    made = trainer(tmp_path, config, corpus=corpus)
+    first, second = (epoch_rows(corpus, RANGES, context=64, seed=config.seed, epoch=epoch) for epoch in (0, 1))
+    rows = [*first, *second]
+    seeds: list[tuple[int, ...]] = [(0,)] * len(rows)
+    expected = make_batch(rows, corpus, RANGES, context=64, augmentation=None, seeds=seeds).tokens
+    found = np.concatenate([made.next_batch().tokens for _ in range(len(rows) // 2)])
+    assert len(first) > 10
+    np.testing.assert_array_equal(found, expected[: len(found)])
+
+
+def test_equal_pieces_are_told_differently_from_row_to_row_and_from_epoch_to_epoch(tmp_path: Path) -> None:
+    scale = simple_corpus(pieces=1).piece(0)[: 4 * 18].tolist()  # three bars and a little
+    corpus = pack_pieces([scale] * 8, [f"the same {number}" for number in range(8)])
+    config = replace(TINY, context=128, batch_tokens=128, velocity_bins=0, cut_samples=0.0)
+    made = trainer(tmp_path, config, corpus=corpus)
+    rows = len(epoch_rows(corpus, RANGES, context=128, seed=config.seed, epoch=0))
+    told = [tuple(made.next_batch().tokens[0, :16].tolist()) for _ in range(2 * rows)]
+    assert len(set(told[:rows])) > 2
+    assert told[:rows] != told[rows:]
 
 
 def test_what_was_learnt_after_the_last_checkpoint_is_taken_back_from_the_log(tmp_path: Path) -> None:
@@ -182,7 +207,17 @@ def test_nothing_is_learnt_from_a_batch_whose_loss_is_not_finite_and_it_is_kept(
         assert kept["tokens"].shape == (2, 64)
         assert math.isnan(kept["loss"])
         assert kept["step"] == 2
-    for _ in range(MAX_BAD_STEPS + 1):  # a good batch between bad ones lets the run live
+
+
+def test_a_good_batch_between_bad_ones_lets_the_run_live(tmp_path: Path) -> None:
+    made = trainer(tmp_path)
+    for _ in range(MAX_BAD_STEPS):
+        good = made.network.head.weight[5, 5].item()
+        with torch.no_grad():
+            made.network.head.weight[5, 5] = torch.nan
+        assert math.isnan(made.step(0.1)[0])
+        with torch.no_grad():
+            made.network.head.weight[5, 5] = good
         assert math.isfinite(made.step(0.1)[0])
 
 

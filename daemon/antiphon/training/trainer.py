@@ -145,7 +145,7 @@ class Trainer:
         A batch whose loss or gradient is not finite changes no weight.
         """
         config = self.config
-        batch = self._next_batch()
+        batch = self.next_batch()
         lr = learning_rate(config, step=self.counters.step, progress=done)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_factor"]
@@ -228,7 +228,8 @@ class Trainer:
         logits, _ = self.network(tokens, None, starts)
         return functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
-    def _next_batch(self) -> Batch:
+    def next_batch(self) -> Batch:
+        """The next rows of the epoch, or of the one after it, as a batch; the counters move on."""
         config, counters = self.config, self.counters
         wanted = config.batch_tokens // config.context
         rows: list[list[Sample]] = []
