@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -221,7 +223,7 @@ def test_a_note_that_sounds_when_its_port_vanishes_is_ended_on_its_return(rig: R
         await rig.until(Down, lambda down: down.direction == "out")
         assert len(line.sounding) == 1
         again = rig.plug()
-        assert ENDED in await receive(again, ENDED), "\n".join(map(str, rig.came))
+        assert ENDED in await receive(again, ENDED)
         await rig.until(Released, lambda released: released.data == ENDED)
         assert len(line.sounding) == 0
         again.send(ON)
@@ -238,7 +240,7 @@ def test_a_port_that_is_back_before_anybody_looked_is_connected_anew(rig: Rig) -
         keys.close()
         rig.devices.remove(keys)
         again = rig.plug()
-        assert ENDED in await receive(again, ENDED), "\n".join(map(str, rig.came))
+        assert ENDED in await receive(again, ENDED)
         await connected(rig, times=2)
         again.send(ON)
         await rig.until(Heard)
@@ -387,53 +389,26 @@ async def death(rig: Rig) -> None:
 # --- a MIDI system that is not there ------------------------------------------------------------------------
 
 
-def a_jackd(name: str) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def a_jackd(name: str) -> Iterator[None]:
     command = ["jackd", "-n", name, "-r", "-S", "--no-mlock", "-d", "dummy", "-r", "48000", "-p", "64"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            yield
+        finally:
+            server.terminate()
 
 
-@pytest.mark.jack
-def test_a_jack_server_may_come_late_and_die_and_come_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    name = f"antiphon-late-{os.getpid()}"
-    monkeypatch.setenv("JACK_DEFAULT_SERVER", name)
-    monkeypatch.setenv("JACK_NO_START_SERVER", "1")
-    rig = Rig("jack", tmp_path / "loopback.sock")
-    servers: list[subprocess.Popen[bytes]] = []
-    # A process of its own plays the keyboard: a JACK client is of no use to anybody once its server died.
-    players: list[subprocess.Popen[bytes]] = []
-
-    async def come(times: int) -> None:
-        servers.append(a_jackd(name))
-        await rig.until(Fault, lambda fault: fault.text.endswith("answers"), times=times)
-        players.append(
-            subprocess.Popen([sys.executable, "-c", PLAYER], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        )
-        await connected(rig, times=times)
-
-    async def story(line: Line) -> None:
-        await rig.until(Fault, lambda fault: "does not answer" in fault.text)
-        await rig.until(Waiting, times=2)
-        await come(1)
-        servers[0].kill()
-        servers[0].wait()
-        await rig.until(Down, times=2)
-        await rig.until(Fault, lambda fault: "does not answer" in fault.text, times=2)
-        await come(2)
-
-    try:
-        rig.run(story)
-    finally:
-        for process in (*players, *servers):
-            process.terminate()
-        for process in (*players, *servers):
-            process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
-        for left in Path("/dev/shm").glob(f"jack*_{name}_*"):  # what a killed server leaves
-            left.unlink()
-    assert capfd.readouterr().err.replace("\n", "") == ""
+@contextlib.contextmanager
+def a_player() -> Iterator[None]:
+    """A keyboard in a process of its own, for a JACK client is of no use to anybody once its server ended."""
+    command = [sys.executable, "-c", PLAYER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as player:
+        try:
+            yield
+        finally:
+            assert player.stdin is not None
+            player.stdin.close()
 
 
 PLAYER = """
@@ -442,7 +417,40 @@ keys = rtmidi.MidiIn(rtmidi.API_UNIX_JACK, name="keys"), rtmidi.MidiOut(rtmidi.A
 keys[0].open_virtual_port("in")
 keys[1].open_virtual_port("out")
 sys.stdin.read()
+for client in keys:
+    client.delete()
 """
+
+
+@pytest.mark.jack
+def test_a_jack_server_may_come_late_and_go_and_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = f"antiphon-late-{os.getpid()}"
+    monkeypatch.setenv("JACK_DEFAULT_SERVER", name)
+    monkeypatch.setenv("JACK_NO_START_SERVER", "1")
+    rig = Rig("jack", tmp_path / "loopback.sock")
+
+    async def story(line: Line) -> None:
+        await rig.until(Fault, lambda fault: "does not answer" in fault.text)
+        await rig.until(Waiting, times=2)
+        with a_jackd(name):
+            await rig.until(Fault, lambda fault: fault.text.endswith("answers"))
+            with a_player():
+                await connected(rig)
+                await hold_a_note(rig, line)
+        await rig.until(Down, times=2)
+        await rig.until(Fault, lambda fault: "does not answer" in fault.text, times=2)
+        with a_jackd(name):
+            await rig.until(Fault, lambda fault: fault.text.endswith("answers"), times=2)
+            with a_player():
+                await connected(rig, times=2)
+                await rig.until(Released, lambda released: released.data == ENDED)
+            await rig.until(Down, times=4)
+            await line.stop()
+
+    rig.run(story)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_system_that_does_not_exist_is_a_clear_error(rig: Rig) -> None:

@@ -100,15 +100,17 @@ class _Jack:
 
     def scan(self) -> Plugged | None:
         if self._watch is not None and not self._watch.alive:
-            self.close()  # clients of a dead server are of no use to the next
-            self._inputs = _Clients(rtmidi.MidiIn, rtmidi.API_UNIX_JACK)
-            self._outputs = _Clients(rtmidi.MidiOut, rtmidi.API_UNIX_JACK)
+            self.close()
         if self._watch is None and not self._reach():
             return None
         assert self._watch is not None
         return self._watch.ports()
 
     def _reach(self) -> bool:
+        # libjack crashes when a client is closed after another one was opened, if the former's server is dead. So
+        # nothing is opened until all clients of the last server have been given back.
+        if self._inputs.in_use or self._outputs.in_use:
+            return False
         now_ns = time.monotonic_ns()
         if now_ns < self._retry_ns:
             return False
@@ -117,19 +119,26 @@ class _Jack:
             self._watch = JackWatch()
         except PortError:
             return False
+        self._inputs = _Clients(rtmidi.MidiIn, rtmidi.API_UNIX_JACK)
+        self._outputs = _Clients(rtmidi.MidiOut, rtmidi.API_UNIX_JACK)
         return True
 
     def open_input(self, raw: str, hear: Hear) -> _Input:
-        before = self._ours_at(raw)
+        before = self._ours_before(raw)
         port = _Input(self._inputs, raw, hear, connected=lambda: self._ours_at(raw) > 0)
         self._join(raw, before)
         return port
 
     def open_output(self, raw: str) -> _Output:
-        before = self._ours_at(raw)
+        before = self._ours_before(raw)
         port = _Output(self._outputs, raw, connected=lambda: self._ours_at(raw) > 0)
         self._join(raw, before)
         return port
+
+    def _ours_before(self, raw: str) -> int:
+        if self._watch is None or not self._watch.alive:
+            raise PortError("the JACK server is gone", where=raw)
+        return self._watch.ours_at(raw)
 
     def _join(self, raw: str, before: int) -> None:
         """Wait until the server's graph runs with the new connection; what is written earlier is lost."""
@@ -160,16 +169,18 @@ class _Clients:
         self._api = api
         self._idle: list[Any] = []
         self._retired = False
+        self.in_use = 0
 
     def take(self) -> Any:
-        if self._idle:
-            return self._idle.pop()
         try:
-            return self._kind(self._api, name=OWN)
+            midi = self._idle.pop() if self._idle else self._kind(self._api, name=OWN)
         except rtmidi.RtMidiError as error:
             raise PortError(f"no MIDI client can be made: {error}") from error
+        self.in_use += 1
+        return midi
 
     def give(self, midi: Any) -> None:
+        self.in_use -= 1
         with contextlib.suppress(rtmidi.RtMidiError):
             midi.close_port()
         if self._retired:
