@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -143,10 +144,15 @@ def test_without_a_standard_output_nothing_breaks() -> None:
 def test_an_interrupt_is_quiet(tmp_path: Path) -> None:
     fifo = tmp_path / "never"
     os.mkfifo(fifo)
-    process = subprocess.Popen([ANTIPHON, "check", fifo], stderr=subprocess.PIPE, process_group=0)
+    process = subprocess.Popen(
+        [ANTIPHON, "check", fifo],
+        stderr=subprocess.PIPE,
+        process_group=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a run in the background ignores it
+    )
     try:
         with fifo.open("wb"):  # opens once the command waits for the file's content
-            process.send_signal(2)
+            process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 130
         assert process.stderr is not None
         assert process.stderr.read() == b""
