@@ -44,6 +44,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="any of the run's knobs")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out exactly where it stopped")
     parser.add_argument("--export", type=Path, metavar="MODEL", help="write the best checkpoint as int8, and stop")
+    parser.add_argument(
+        "--about",
+        action="append",
+        default=[],
+        metavar="KEY=TEXT",
+        help="with --export: put this into the metadata, too",
+    )
     parser.add_argument("--compile", action="store_true", default=None, help="use torch.compile (needs a C compiler)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     for name, (kind, text) in _OPTIONS.items():
@@ -173,6 +180,7 @@ def _corpus(args: argparse.Namespace, name: str, vocabulary: Any, stopping: Call
 
 
 def _export(args: argparse.Namespace) -> int:
+    from antiphon.errors import ConfigError
     from antiphon.model.checkpoint import Checkpoint, read, sha256, write
     from antiphon.model.quantize import quantize_int8
     from antiphon.training.snapshots import best_folder, load_counters
@@ -183,6 +191,11 @@ def _export(args: argparse.Namespace) -> int:
     metadata = {**model.metadata, "steps": str(counters.step), "tokens": str(counters.tokens)}
     if counters.best_step == counters.step:
         metadata["valid_nats_per_note"] = f"{counters.best_nats_per_note:.6g}"
+    for about in args.about:
+        key, equals, text = about.partition("=")
+        if not (key and equals) or key in metadata:
+            raise ConfigError(f"--about {about!r} is no new KEY=TEXT", fix="write it like --about licences=CC0")
+        metadata[key] = text
     write(args.export, quantize_int8(Checkpoint(spec=model.spec, tensors=model.tensors, metadata=metadata)))
     print(f"{args.export}: step {counters.step}, sha256 {sha256(args.export)}")
     return 0
