@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -14,6 +17,7 @@ from antiphon.music.tempo import TempoMap
 from antiphon.session.copilot import Phase
 from antiphon.session.policy import Policy
 from antiphon.session.pulse import InternalPulse
+from antiphon.session.tree import Settled, Written
 from antiphon.tokens.encoder import encode
 from antiphon.tokens.vocabulary import BOS, Vocabulary
 from tests.session.stage import Stage
@@ -152,6 +156,35 @@ def test_the_trunk_hears_the_sustain_pedal(model: LoadedModel) -> None:
     on.run(until_ns=at + 4 * S + S // 2)
     pedalled = [Note(0, 60, 6 * BEAT, 80), Note(2 * BEAT, 64, 4 * BEAT, 80)]
     np.testing.assert_array_equal(trunk_logits(on), offline_logits(on, pedalled, bars=2, bpm=120.0, meter=Meter(4, 4)))
+
+
+def test_the_trunk_never_runs_ahead_of_a_fork_that_waits_for_it(model: LoadedModel) -> None:
+    waiting: list[tuple[int, Callable[[], object], Callable[[object, int], None]]] = []
+    forks: list[tuple[int, int]] = []
+    on = stage(model, bpm=40.0)  # a beat is longer than settled ids may take to be fed
+    begin = on.tree.begin
+
+    def submit(job: Callable[[], object], *, deadline_ns: int, then: Callable[[object, int], None]) -> None:
+        waiting.append((deadline_ns, job, then))
+        if len(waiting) == 1:
+            on._at(on.now_ns + 30_000_000, work)
+
+    def work() -> None:  # the worker was busy: what came meanwhile is done in order of its deadlines
+        jobs = sorted(waiting, key=lambda entry: entry[0])
+        waiting.clear()
+        for _, job, then in jobs:
+            then(job(), on.now_ns)
+
+    def watched(settled: Settled, **rest: Any) -> Written | None:
+        forks.append((on.tree.feed(settled), settled.start + len(settled.ids)))
+        return begin(settled, **rest)
+
+    on.copilot._submit = submit  # type: ignore[assignment]
+    on.tree.begin = watched  # type: ignore[method-assign]
+    on.play_notes([Note(i * 60, 60 + i % 12, 50, 80) for i in range(64)], from_ns=2 * S)
+    on.run(until_ns=8 * S + S // 2)
+    assert len(forks) > 5
+    assert all(fed == end for fed, end in forks)
 
 
 def test_a_remembered_answer_lies_on_the_trunk_as_it_sounded(model: LoadedModel) -> None:

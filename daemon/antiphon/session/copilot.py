@@ -278,7 +278,10 @@ class Copilot:
             if settled.take == self._resets:
                 self._note_fed(count)
 
-        self._submit(lambda: tree.feed(settled), deadline_ns=now_ns + _FEED_WITHIN_NS, then=then)
+        deadline_ns = now_ns + _FEED_WITHIN_NS
+        if self._branch is not None and self._branch.writing:  # a fork of an earlier trunk waits: it must come first
+            deadline_ns = max(deadline_ns, self._branch.line_ns)
+        self._submit(lambda: tree.feed(settled), deadline_ns=deadline_ns, then=then)
 
     def _settled(self) -> Settled:
         return Settled(self._resets, self._unfed_from, tuple(self._unfed))
