@@ -100,6 +100,7 @@ def policy_of(player: PlayerSettings) -> Policy:
         listen_bars=player.listen_bars,
         answer_bars=player.answer_bars,
         commit_ms=player.commit_ms,
+        ahead_ms=max(0, player.output_latency_ms),
         yield_after_beats=player.yield_after_beats,
         pickup_beats=player.pickup_beats,
         remember_answers=player.remember == "both",
@@ -167,6 +168,7 @@ class App:
     def _seat(self, voice: Voice) -> Band:
         clock = self._config.clock
         meter = Meter.parse(clock.meter)
+        voice.vocabulary.meter_id(meter)  # a meter that the model does not know is said now, not at the first answer
         pulse: InternalPulse | ClockPulse = (
             InternalPulse(clock.bpm, meter) if clock.source == "internal" else ClockPulse(meter)
         )

@@ -113,6 +113,42 @@ def test_a_plan_goes_out_before_the_bar_line_even_when_the_model_is_slow(model: 
     assert answer.sent_ns < answer.line_ns == answer.first_ns
 
 
+@pytest.mark.parametrize("commit_ms", [300, 600, 1000])
+def test_freezing_early_costs_no_first_onset(model: LoadedModel, commit_ms: int) -> None:
+    on = stage(model, Policy(listen_bars=1, answer_bars=1, seed=1, commit_ms=commit_ms), bpm=240.0)
+    on.play_notes(quarters(0), from_ns=2 * S)
+    on.run(until_ns=4 * S)
+    assert onsets(on)[0] == 3 * S
+
+
+def test_a_beat_shorter_than_what_is_frozen_costs_no_first_onset(model: LoadedModel) -> None:
+    on = stage(model, bpm=400.0, meter="5/16")
+    on.play_notes(quarters(0, count=1), from_ns=2 * S)
+    on.run(until_ns=3 * S)
+    (answer, *_) = on.answers
+    assert answer.first_ns == answer.line_ns
+
+
+def test_what_goes_out_ahead_is_planned_and_frozen_ahead(model: LoadedModel) -> None:
+    on = stage(model, Policy(listen_bars=1, answer_bars=1, seed=1, ahead_ms=300), bpm=240.0)
+    on.play_notes([*quarters(0), Note(4 * BEAT - 800, 67, 100, 80)], from_ns=2 * S)  # 208 ms before the bar line
+    on.run(until_ns=4 * S)
+    replacing = [(now_ns, from_ns) for now_ns, _, from_ns in on.sent if from_ns < 2**62]
+    assert replacing[0][1] == 3 * S
+    assert all(from_ns - now_ns >= 300_000_000 for now_ns, from_ns in replacing)
+
+
+def test_a_plan_that_comes_late_leaves_what_has_sounded(model: LoadedModel) -> None:
+    on = Stage(model=model, policy=ONE_BAR, pulse=InternalPulse(120.0, Meter(4, 4)), job_ns=75_000_000)
+    on.play_notes([*quarters(0), Note(4 * BEAT - 130, 67, 100, 80)], from_ns=2 * S)  # 68 ms before the bar line
+    on.run(until_ns=6 * S + S // 2)
+    (answer,) = on.answers
+    assert answer.plans > 1
+    assert all(from_ns > now_ns for now_ns, _, from_ns in on.sent)
+    assert len(onsets(on)) == answer.notes
+    assert onsets(on)[0] == answer.first_ns == 4 * S
+
+
 def trunk_logits(on: Stage) -> np.ndarray:
     return on.tree.trunk.logits.copy()
 

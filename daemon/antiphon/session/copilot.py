@@ -41,6 +41,8 @@ T = TypeVar("T")
 NEVER_NS = 2**63 - 1
 _SLICE_TOKENS = 16  # some 5 ms of the worker, so that another player's job need not wait longer
 _HORIZON_NS = 1_500_000_000  # how far ahead of the music the rest of an answer is written
+_PLAN_NS = 100_000_000  # what a first plan is given beyond what the policy freezes
+_HANDOVER_NS = 5_000_000  # a message due this soon may be on its way out already
 _FEED_WITHIN_NS = 500_000_000  # settled ids are not urgent: a fork brings what it needs along
 
 
@@ -296,7 +298,7 @@ class Copilot:
 
     def _prepare(self, now_tick: int, *, now_ns: int) -> None:
         line = self._answer_line()
-        if self._branch is None and now_tick >= line.tick - _lead_ticks(line):
+        if self._branch is None and now_tick >= self._lead_tick(line):
             self._branch = _Branch(
                 number=next(self._numbers),
                 line=line,
@@ -314,10 +316,16 @@ class Copilot:
         elif now_tick >= line.tick:
             self._enter(Phase.ANSWERING, line.tick)
 
+    def _lead_tick(self, line: BarLine) -> int:
+        """Where the answer at `line` is first planned: a beat before, or sooner where a beat leaves too little time."""
+        in_time_ns = self.pulse.ns_at(line.tick) - self.policy.commit_ns - _PLAN_NS
+        return min(line.tick - line.meter.beat_ticks, self.pulse.tick_at(in_time_ns))
+
     def _plan(self, branch: _Branch, *, now_ns: int) -> None:
         """Fork at the bar line with all that was heard, and write the first beat anew around what is frozen."""
         branch.line_ns = self.pulse.ns_at(branch.line.tick)
-        held_back = self._first_step_from(branch, now_ns + self.policy.commit_ns)
+        frozen_ns = self.policy.commit_ns if branch.plans else self.policy.ahead_ns  # a first plan finds none to keep
+        held_back = self._first_step_from(branch, now_ns + frozen_ns)
         given = [note for note in branch.notes if note.step < held_back]
         used = self._heard_before(branch)
         if held_back and not branch.plans:
@@ -350,11 +358,17 @@ class Copilot:
             self._note_fed(written.trunk_count)
             branch.answer = written.answer
             branch.plan = next(self._plans)
+            # Where the model took longer than what was frozen, the plan before has sounded on: that stays.
+            first = held_back
+            if branch.plans:
+                first = max(first, self._first_step_from(branch, now_ns + self.policy.ahead_ns + _HANDOVER_NS))
             branch.plans += 1
-            branch.notes = given
-            if held_back == 0:
+            branch.notes = [note for note in branch.notes if note.step < first]
+            if first == 0:
                 branch.used = used
-            self._publish(branch, written, replaces_from_ns=self._step_ns(branch, held_back), now_ns=now_ns)
+            new = tuple(note for note in written.new if note.step >= first)
+            written = replace(written, new=new)
+            self._publish(branch, written, replaces_from_ns=self._step_ns(branch, first), now_ns=now_ns)
 
         branch.dirty, branch.writing = False, True
         self._submit(job, deadline_ns=branch.line_ns, then=then)
@@ -489,7 +503,7 @@ class Copilot:
             return NEVER_NS
         if self.phase is Phase.HEARING:
             line = self._answer_line()
-            moments = (line.tick - _lead_ticks(line), line.tick, bar_at(self.pulse, now_tick).end_tick)
+            moments = (self._lead_tick(line), line.tick, bar_at(self.pulse, now_tick).end_tick)
             return self.pulse.ns_at(
                 min((tick for tick in moments if tick > now_tick), default=now_tick + TICKS_PER_STEP)
             )
@@ -501,8 +515,3 @@ class Copilot:
         if phase is not self.phase:
             self.phase = phase
             self._on_phase(phase, tick)
-
-
-def _lead_ticks(line: BarLine) -> int:
-    """How long before the bar line at `line` the answer is first planned: a beat, or a bar where that is shorter."""
-    return min(line.meter.len_ticks, line.meter.beat_ticks)
