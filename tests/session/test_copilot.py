@@ -260,6 +260,24 @@ def test_the_player_coming_back_in_ends_the_answer_and_begins_a_call(model: Load
     assert on.phases[-1] == (Phase.ANSWERING, 3 * 4 * BEAT)
 
 
+@pytest.mark.parametrize("off", [-300, -20, 0, 20])
+def test_no_bar_falls_between_an_answer_and_the_call_that_ends_it(model: LoadedModel, off: int) -> None:
+    opened: list[int] = []
+    on = stage(model, Policy(listen_bars=1, answer_bars=4, seed=4))
+    open_bar = on.copilot._open
+    on.copilot._open = lambda line: (opened.append(line.number), open_bar(line))[1]  # type: ignore[method-assign]
+    on.play_notes([*quarters(0), Note(8 * BEAT + off, 70, 400, 80)], from_ns=2 * S)
+    on.run(until_ns=2 * S + 5 * S)
+    assert sorted(set(opened)) == [0, 1, 2]
+
+
+def test_a_long_upbeat_does_not_make_a_call_of_what_was_answered(model: LoadedModel) -> None:
+    on = stage(model, Policy(listen_bars=1, answer_bars=1, seed=1, pickup_beats=8.0))
+    on.play_notes(quarters(0), from_ns=2 * S)
+    on.run(until_ns=30 * S)
+    assert len(on.answers) == 1
+
+
 def test_an_upbeat_into_the_players_turn_belongs_to_the_call(model: LoadedModel) -> None:
     on = stage(model)
     upbeat = Note(8 * BEAT - BEAT // 2, 55, BEAT // 2 - 20, 80)

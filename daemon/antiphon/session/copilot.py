@@ -444,7 +444,8 @@ class Copilot:
         self._adopt(branch, bars=self.policy.answer_bars, notes=branch.notes)
         self._branch = None
         meter = branch.line.meter
-        early = [o for o in self._onsets if self.policy.is_pickup(o.tick, bar_end_tick=branch.end_tick, meter=meter)]
+        inside = [onset for onset in self._onsets if onset.tick >= branch.line.tick]
+        early = [o for o in inside if self.policy.is_pickup(o.tick, bar_end_tick=branch.end_tick, meter=meter)]
         self._enter(Phase.WAITING, branch.end_tick)
         if early:  # an upbeat played into the answer's end, or its end and the next onset came together
             self._begin_call(max(branch.end_tick, early[0].tick))
@@ -462,7 +463,8 @@ class Copilot:
             for note in branch.notes
             if note.step < here
         ]
-        self._adopt(branch, bars=(tick - branch.line.tick) // branch.line.meter.len_ticks, notes=sounded)
+        came_in = snap_to_step(tick) * TICKS_PER_STEP  # as the new call counts it, so that no bar falls between
+        self._adopt(branch, bars=(came_in - branch.line.tick) // branch.line.meter.len_ticks, notes=sounded)
         self._branch = None
         self._enter(Phase.WAITING, tick)
 
