@@ -223,6 +223,24 @@ def test_the_trunk_never_runs_ahead_of_a_fork_that_waits_for_it(model: LoadedMod
     assert all(fed == end for fed, end in forks)
 
 
+def test_a_pedal_pressed_before_the_first_note_holds_it(model: LoadedModel) -> None:
+    on = stage(model)
+    on.play(bytes((0xB0, 64, 127)), at_ns=2 * S - S // 4)
+    on.play_notes([Note(0, 60, 480, 80)], from_ns=2 * S)
+    on.run(until_ns=3 * S)
+    assert [held.pitch for held in on.copilot._keyboard.sounding] == [60]
+
+
+def test_a_pedal_lifted_while_the_beat_rests_is_up(model: LoadedModel) -> None:
+    on = stage(model)
+    on.play_notes([Note(0, 60, 960, 80)], from_ns=2 * S)
+    on.play(bytes((0xB0, 64, 127)), at_ns=2 * S + 1000)
+    on.play(bytes((0xB0, 64, 0)), at_ns=15 * S)
+    on.play_notes([Note(0, 62, 480, 80)], from_ns=20 * S)
+    on.run(until_ns=21 * S)
+    assert not on.copilot._keyboard.sounding
+
+
 def test_a_remembered_answer_lies_on_the_trunk_as_it_sounded(model: LoadedModel) -> None:
     on = stage(model)
     first = quarters(0)
@@ -265,7 +283,12 @@ def test_no_bar_falls_between_an_answer_and_the_call_that_ends_it(model: LoadedM
     opened: list[int] = []
     on = stage(model, Policy(listen_bars=1, answer_bars=4, seed=4))
     open_bar = on.copilot._open
-    on.copilot._open = lambda line: (opened.append(line.number), open_bar(line))[1]  # type: ignore[method-assign]
+
+    def watched(line: BarLine) -> None:
+        opened.append(line.number)
+        open_bar(line)
+
+    on.copilot._open = watched  # type: ignore[method-assign]
     on.play_notes([*quarters(0), Note(8 * BEAT + off, 70, 400, 80)], from_ns=2 * S)
     on.run(until_ns=2 * S + 5 * S)
     assert sorted(set(opened)) == [0, 1, 2]

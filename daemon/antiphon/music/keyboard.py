@@ -68,6 +68,11 @@ class Keyboard:
         held = [note for notes in (*self._down.values(), *self._kept.values()) for note in notes.values()]
         return tuple(sorted(held, key=lambda note: (note.start_tick, note.pitch)))
 
+    def forget_notes(self) -> None:
+        """Nothing sounds any more; a pedal that is down stays down."""
+        self._down.clear()
+        self._kept.clear()
+
     def end_all(self, *, at_tick: int) -> list[Note]:
         """End everything that sounds, as at the end of a file or when a port vanished; pedals go up."""
         self._pedals.clear()

@@ -167,13 +167,15 @@ class Copilot:
         self._identities = itertools.count(1)
         self._seeds = np.random.default_rng(policy.seed)
         self._resets = 0
+        self._keyboard = Keyboard()
         self._reset()
 
     def _reset(self) -> None:
         """Begin a new conversation."""
         self._resets += 1
         self._pulse_take = self.pulse.takes
-        self._keyboard = Keyboard()
+        self._keyboard.forget_notes()
+        self._heard_tick = 0
         self._trunk = Trunk(self._vocabulary)
         self._unfed: list[int] = []  # settled ids that the worker has not yet said it fed
         self._unfed_from = 0  # how many settled ids came before those
@@ -187,12 +189,14 @@ class Copilot:
     # What it is told
 
     def hear(self, heard: Heard, *, now_ns: int) -> None:
-        """Take one channel message of the player's. Without a beat there is nothing to place it on, and it is lost."""
+        """Take one channel message of the player's. Without a beat an onset cannot be placed, and is lost."""
+        is_onset = len(heard.data) == 3 and heard.data[0] & 0xF0 == 0x90 and heard.data[2] > 0
         if not self.pulse.running:
+            if not is_onset:  # keys and pedals move on without a beat
+                self._trunk.add(self._keyboard.hear(heard.data, at_tick=self._heard_tick))
             return
         self._follow_take(now_ns=now_ns)
-        tick = self.pulse.tick_at(heard.at_ns)
-        is_onset = len(heard.data) == 3 and heard.data[0] & 0xF0 == 0x90 and heard.data[2] > 0
+        tick = self._heard_tick = self.pulse.tick_at(heard.at_ns)
         ended = self._keyboard.hear(heard.data, at_tick=tick)
         self._trunk.add(ended)
         if is_onset:
