@@ -10,7 +10,7 @@ from antiphon.music.events import Due
 from antiphon.music.meter import Meter
 from antiphon.session.band import Channel
 from antiphon.session.metronome import Click, Metronome
-from antiphon.session.pulse import InternalPulse
+from antiphon.session.pulse import ClockPulse, InternalPulse
 
 S = 1_000_000_000
 
@@ -65,6 +65,21 @@ def test_midi_clock_begins_with_a_start_and_ends_with_a_stop() -> None:
     pulse.pause()
     metronome.advance(now_ns=4 * S)
     assert dues[-1].data == b"\xfc"
+
+
+def test_midi_clock_of_a_song_joined_in_its_middle_continues_there() -> None:
+    pulse = ClockPulse(Meter(4, 4))
+    dues: list[Due] = []
+    metronome = Metronome(pulse, Click(), None, dues.extend, lambda: False)
+    pulse.hear(bytes((0xF2, 16 * 100 & 0x7F, 16 * 100 >> 7)), at_ns=0)
+    pulse.hear(b"\xfb", at_ns=1)
+    for clock in range(12):
+        pulse.hear(b"\xf8", at_ns=S + clock * S // 48)
+    now_ns = S + 11 * S // 48 + 1
+    metronome.advance(now_ns=now_ns)
+    assert [due.data for due in dues[:2]] == [bytes((0xF2, 1602 & 0x7F, 1602 >> 7)), b"\xfb"]
+    assert all(due.data == b"\xf8" and due.at_ns > now_ns for due in dues[2:])
+    assert len(dues) < 30
 
 
 def test_a_player_without_a_channel_is_answered_on_the_one_last_heard() -> None:

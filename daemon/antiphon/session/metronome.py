@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from antiphon.music.events import Due
-from antiphon.session.pulse import TICKS_PER_CLOCK, Pulse, bar_at
+from antiphon.session.pulse import CLOCKS_PER_SONG_POSITION, TICKS_PER_CLOCK, Pulse, bar_at
 
 _AHEAD_NS = 400_000_000
 _CLICK_NS = 40_000_000
-_CLOCK, _START, _STOP = b"\xf8", b"\xfa", b"\xfc"
+_CLOCK, _START, _CONTINUE, _STOP = b"\xf8", b"\xfa", b"\xfb", b"\xfc"
+_SONG_POSITION = 0xF2
+_TICKS_PER_POSITION = CLOCKS_PER_SONG_POSITION * TICKS_PER_CLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class Metronome:
         beat = self.pulse.meter.beat_ticks
         # A take that begins with its first note has its first beat a moment ago; the click comes in on the next.
         self._beat_tick = -(-now_tick // beat) * beat
-        self._clock_tick = min(0, now_tick) if now_tick > 0 else 0
+        # One that begins in the middle is joined at its next song position; its first beat is still caught up with.
+        self._clock_tick = -(-now_tick // _TICKS_PER_POSITION) * _TICKS_PER_POSITION if now_tick >= beat else 0
 
     def _clicks(self, until_tick: int) -> list[Due]:
         dues: list[Due] = []
@@ -98,7 +101,11 @@ class Metronome:
         dues: list[Due] = []
         if not self._ticking:
             self._ticking = True
-            dues.append(Due(self.pulse.ns_at(self._clock_tick) - 1_000_000, _START))
+            start_ns = self.pulse.ns_at(self._clock_tick) - 1_000_000
+            if self._clock_tick:
+                position = self._clock_tick // _TICKS_PER_POSITION
+                dues.append(Due(start_ns, bytes((_SONG_POSITION, position & 0x7F, position >> 7 & 0x7F))))
+            dues.append(Due(start_ns, _CONTINUE if self._clock_tick else _START))
         while self._clock_tick < until_tick:
             dues.append(Due(self.pulse.ns_at(self._clock_tick), _CLOCK))
             self._clock_tick += TICKS_PER_CLOCK
