@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from antiphon.config.sections import Config
 from antiphon.config.sections import Player as PlayerSettings
@@ -129,11 +129,12 @@ class App:
         self._journal = journal
         self._stack = contextlib.AsyncExitStack()
         self._wake: asyncio.TimerHandle | None = None
-        self._wake_ns = NEVER_NS
+        self._stopping = False
 
     async def __aenter__(self) -> App:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._loop.set_exception_handler(self._on_stray)
         async with contextlib.AsyncExitStack() as stack:
             # The ports process first: it must not inherit what a loaded model leaves in its parent.
             midi = self._config.midi
@@ -198,7 +199,7 @@ class App:
         def send(*, plan: int, replaces_from_ns: int, dues: tuple[Due, ...]) -> None:
             if early_ns:
                 dues = tuple(Due(due.at_ns - early_ns, due.data, due.note) for due in dues)
-                replaces_from_ns = min(replaces_from_ns, NEVER_NS) - (early_ns if replaces_from_ns < NEVER_NS else 0)
+                replaces_from_ns = replaces_from_ns - (early_ns if replaces_from_ns < NEVER_NS else 0)
             self._note("plan", player=player.name, plan=plan, replaces_from_ns=replaces_from_ns, dues=len(dues))
             self._line.send(Plan(port=output, lane=index, plan=plan, replaces_from_ns=replaces_from_ns, dues=dues))
 
@@ -244,8 +245,9 @@ class App:
         match message:
             case Heard():
                 self._note("heard", at_ns=message.at_ns, port=message.port, data=message.data)
-                self._band.hear(message, now_ns=time.monotonic_ns())
-                self._advance()
+                if not self._stopping:
+                    self._band.hear(message, now_ns=time.monotonic_ns())
+                    self._advance()
             case Released():
                 self._note(
                     "released",
@@ -264,6 +266,8 @@ class App:
                 self._note("up", port=message.port, direction=message.direction, name=message.name)
             case Down():
                 log.info("%s port %r has gone", message.direction, message.name)
+                if message.direction == "in" and not self._stopping:
+                    self._band.unplug(message.port, now_ns=time.monotonic_ns())
                 self._note("down", port=message.port, direction=message.direction, name=message.name)
             case Waiting():
                 log.info("waiting for a port like %r for %s", message.pattern, self._role(message.port))
@@ -287,6 +291,8 @@ class App:
             error = future.exception()
             if error is not None:
                 self._fail(error)
+                return
+            if self._stopping:
                 return
             then(future.result(), time.monotonic_ns())
             self._advance()
@@ -348,6 +354,13 @@ class App:
 
     # Stopping
 
+    def _on_stray(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception in a callback of the loop: nobody awaits it, but half a box is worse than none."""
+        error = context.get("exception")
+        log.error("%s", context.get("message"), exc_info=error)
+        if isinstance(error, BaseException):
+            self._fail(error)
+
     def _fail(self, error: BaseException) -> None:
         if not self.ended.done():
             self.ended.set_exception(error if isinstance(error, Exception) else PortError(str(error)))
@@ -362,6 +375,7 @@ class App:
         self._band.panic(now_ns=time.monotonic_ns())
 
     def _stop_band(self) -> None:
+        self._stopping = True
         if self._wake is not None:
             self._wake.cancel()
         self._band.stop(now_ns=time.monotonic_ns())

@@ -86,6 +86,8 @@ def test_a_player_without_a_channel_is_answered_on_the_one_last_heard() -> None:
     channel = Channel()
     assert channel.hears(0x95)
     assert channel() == 5
+    assert channel.hears(0xBF)  # a fader on another channel does not move the answer there
+    assert channel() == 5
     fixed = Channel(2)
     assert not fixed.hears(0x95)
     assert fixed.hears(0x92)

@@ -1,6 +1,6 @@
 """`antiphon daemon`: run the box. It listens, answers on the bar line, and stops cleanly at SIGTERM or Ctrl-C.
 
-SIGUSR1 is a panic button: every output falls silent at once. So is all-notes-off (CC123) from a keyboard.
+SIGUSR1 is a panic button: every output falls silent at once. So is all-sound-off (CC120) from a keyboard.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from typing import Any
 from antiphon.errors import PortError
 from antiphon.ports.backend import Api
 from antiphon.ports.device import Device
-from antiphon.ports.dummy_jack import DummyJack, installed
+from antiphon.ports.dummy_jack import DummyJack, installed, server_name
 
 _READY_S = 60.0  # the very first start on a machine compiles the kernels
 
@@ -52,7 +52,7 @@ def midi_system() -> Iterator[tuple[Api, str]]:
         yield "loopback", "the built-in loopback (this machine has neither ALSA nor JACK)"
         return
     before = dict(os.environ)
-    with DummyJack(name=f"antiphon-{os.getpid()}") as server:
+    with server_name() as name, DummyJack(name=name) as server:
         os.environ.update(server.environment)
         try:
             yield "jack", "JACK's dummy server"

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
+import socket
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 
 from antiphon.errors import PortError
@@ -16,11 +22,30 @@ RATE_HZ = 48_000
 PERIOD_NS = PERIOD_FRAMES * 1_000_000_000 // RATE_HZ
 
 _START_S = 10.0
+_SERVERS = 8  # as many as JACK allows on one machine
 
 
 def installed() -> bool:
     """Whether jackd is there."""
     return shutil.which("jackd") is not None
+
+
+@contextlib.contextmanager
+def server_name() -> Iterator[str]:
+    """A name for a server that nobody else uses now. Raises PortError when all are taken.
+
+    JACK counts a server that was killed among its eight until one of the same name starts, so names come round again.
+    """
+    for number in range(1, _SERVERS + 1):
+        name = f"antiphon-{number}"
+        with open(Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}.lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield name
+            return
+    raise PortError("every name for a JACK server is in use", fix="end the other rehearsals")
 
 
 class DummyJack:
@@ -49,9 +74,10 @@ class DummyJack:
             time.sleep(0.05)
 
     def _answers(self) -> bool:
-        """Whether the server's request socket is there, which is what clients connect to."""
-        name = self.environment["JACK_DEFAULT_SERVER"]
-        return any(entry.startswith(f"jack_{name}_") for entry in os.listdir("/dev/shm"))
+        """Whether the server takes connections; the socket of one that was killed is there and takes none."""
+        address = f"/dev/shm/jack_{self.environment['JACK_DEFAULT_SERVER']}_{os.getuid()}_0"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
+            return knock.connect_ex(address) == 0
 
     def close(self) -> None:
         """Stop the server."""

@@ -14,8 +14,9 @@ from antiphon.session.pulse import ClockPulse, InternalPulse, bar_at
 log = logging.getLogger(__name__)
 
 _SYSTEM = 0xF0
-_CONTROL = 0xB0
-_PANIC_CONTROLS = (120, 123)  # all sound off, all notes off: what a panic button sends
+_CONTROL, _NOTE_ON = 0xB0, 0x90
+_SUSTAIN, _ALL_NOTES_OFF = 64, 123
+_ALL_SOUND_OFF = 120  # what a panic button sends; CC123 some keyboards send whenever the last key goes up
 
 
 @dataclass(slots=True)
@@ -26,11 +27,12 @@ class Channel:
     last: int = 0
 
     def hears(self, status: int) -> bool:
-        """Whether a message with this status byte is the player's; remembers its channel."""
+        """Whether a message with this status byte is the player's; remembers the channel of a note."""
         channel = status & 0x0F
         if self.fixed is not None and channel != self.fixed:
             return False
-        self.last = channel
+        if status & 0xF0 == _NOTE_ON:
+            self.last = channel
         return True
 
     def __call__(self) -> int:
@@ -84,7 +86,7 @@ class Band:
                 self._start(placed)
                 self._miss_the_clock()
                 seat.copilot.hear(placed, now_ns=now_ns)
-                if status & 0xF0 == _CONTROL and heard.data[1:2] and heard.data[1] in _PANIC_CONTROLS:
+                if status & 0xF0 == _CONTROL and heard.data[1:2] == bytes((_ALL_SOUND_OFF,)):
                     self._panic(seat, now_ns=now_ns)
 
     def advance(self, *, now_ns: int) -> int:
@@ -95,6 +97,15 @@ class Band:
         wake_ns = min(wake_ns, self._rest(now_ns=now_ns))
         click_ns = self.metronome.advance(now_ns=now_ns)
         return wake_ns if click_ns is None else min(wake_ns, click_ns)
+
+    def unplug(self, port: int, *, now_ns: int) -> None:
+        """The input `port` has gone: nobody holds its keys and its pedal any more."""
+        for channel in range(16):
+            for control, value in ((_SUSTAIN, 0), (_ALL_NOTES_OFF, 0)):
+                lifted = Heard(now_ns, port, bytes((_CONTROL | channel, control, value)))
+                for seat in self.seats:
+                    if seat.port == port:
+                        seat.copilot.hear(lifted, now_ns=now_ns)
 
     def stop(self, *, now_ns: int) -> None:
         """End every answer."""
