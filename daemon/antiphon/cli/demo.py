@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
                 rehearsal.wait_until(min(end_ns, time.monotonic_ns() + 200_000_000))
             records = rehearsal.records()
             received = tuple(rehearsal.received)
-    print("\r" + " " * 40 + "\r", end="")
+    if sys.stdout.isatty():
+        print("\r" + " " * 40 + "\r", end="")
     answers = [r for r in records if r["kind"] == "answer"]
     if not answers:
         print("antiphon: no answer came", file=sys.stderr)
