@@ -67,7 +67,7 @@ class Answer:
     def begin_with(self, given: Sequence[BarNote], *, until_step: int) -> None:
         """Take `given` (steps from the first bar line, all before `until_step`) as already sounding.
 
-        They are the answer's own frozen onsets and what the player played into it. Nothing else will be written
+        They are the answer's own frozen onsets, planned before. Nothing else will be written
         before `until_step`. Call it once, before anything is written.
         """
         bar_steps = self.ask.meter.in_quarters.len_steps
