@@ -13,7 +13,7 @@ from training.small_corpus import RANGES, random_corpus
 
 from antiphon.training import ngram
 from antiphon.training.ids import Ids
-from antiphon.training.ngram import ngram_nats
+from antiphon.training.ngram import cache_nats, mixed_nats, ngram_nats
 
 SIZE = 5
 SEQUENCES = st.lists(st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=30), min_size=0, max_size=6)
@@ -105,3 +105,47 @@ def test_no_context_reaches_into_the_sequence_before() -> None:
 def test_an_impossible_order_or_size_is_refused(order: int, size: int) -> None:
     with pytest.raises(ValueError, match="at least one"):
         ngram_nats([], [], order=order, size=size)
+
+
+@given(train=SEQUENCES, scored=SEQUENCES, order=st.integers(1, 5), data=st.data())
+def test_the_last_ids_alone_are_foretold_as_they_are_among_all(
+    train: list[list[int]], scored: list[list[int]], order: int, data: st.DataObject
+) -> None:
+    last = [data.draw(st.integers(0, len(sequence) - 1)) for sequence in scored]
+    whole = ngram_nats(arrays(train), arrays(scored), order=order, size=SIZE)
+    few = ngram_nats(arrays(train), arrays(scored), order=order, size=SIZE, last=last)
+    for nats, all_nats, count in zip(few, whole, last, strict=True):
+        np.testing.assert_array_equal(nats, all_nats[len(all_nats) - count :])
+
+
+@given(sequence=st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=40), order=st.integers(1, 6))
+def test_the_cache_is_the_formula_counted_in_what_came_before(sequence: list[int], order: int) -> None:
+    (ids,) = arrays([sequence])
+    found = cache_nats(ids, last=len(sequence) - 1, order=order, size=SIZE)
+    for at in range(1, len(sequence)):
+        (expected,) = by_dictionaries([sequence[:at]], [sequence[: at + 1]], order)
+        assert found[at - 1] == pytest.approx(expected[-1], rel=1e-12)
+
+
+def test_the_cache_is_a_probability_and_remembers() -> None:
+    piece = random_corpus(pieces=1, bars=(20, 21)).piece(0)
+    every = [np.append(piece[:90], token).astype(np.int32) for token in range(RANGES.size)]
+    last = [float(cache_nats(ids, last=1, order=16, size=RANGES.size)[0]) for ids in every]
+    assert math.fsum(math.exp(-nats) for nats in last) == pytest.approx(1.0, abs=1e-9)
+    twice = np.concatenate([piece, piece])
+    again = cache_nats(twice, last=len(piece) - 20, order=16, size=RANGES.size)
+    assert again.mean() < 0.5 < 4.0 < cache_nats(piece, last=len(piece) - 20, order=16, size=RANGES.size).mean()
+
+
+def test_a_mixture_lies_between_its_parts() -> None:
+    nats, other = np.log([2.0, 4.0]), np.log([4.0, 4.0])
+    np.testing.assert_allclose(np.exp(-mixed_nats(nats, other, weight=0.25)), [0.75 / 2 + 0.25 / 4, 0.25])
+    np.testing.assert_allclose(mixed_nats(nats, other, weight=0.0), nats)
+    np.testing.assert_allclose(mixed_nats(nats, other, weight=1.0), other)
+
+
+def test_the_first_id_is_never_foretold() -> None:
+    with pytest.raises(ValueError, match="first id"):
+        ngram_nats([], arrays([[0, 1]]), order=2, size=SIZE, last=[2])
+    with pytest.raises(ValueError, match="first id"):
+        cache_nats(np.array([0, 1], np.int32), last=2, order=2, size=SIZE)
