@@ -4,10 +4,14 @@ A bar is written  Bar TimeSig (Position (Pitch Velocity Duration)+)*  with risin
 position. An answer keeps to the meter it was asked in, to a number of bars, and to the musician's bounds: every note
 ends inside it, no pitch is struck while it sounds, and at least one note comes on the first bar line. Its last token
 is the Bar that would open the bar after it.
+
+Where it is asked to, an answer closes: its last onset falls on a strong beat of its last bar, and no note before it
+takes the place that this onset needs. And it copies no bar that was heard, nor its own bar a second time.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,9 +22,14 @@ from antiphon.errors import AntiphonError
 from antiphon.music.bar import BarNote
 from antiphon.music.meter import Meter
 from antiphon.music.normalise import HIGHEST, LOWEST
+from antiphon.music.time import TICKS_PER_STEP
+from antiphon.tokens.copies import Onset, Place
 from antiphon.tokens.vocabulary import BAR, Vocabulary
 
 Mask = NDArray[np.bool_]
+
+_MOTIF_NOTES = 3
+"""A copy of so many notes is averted at its last note, by another pitch; a shorter one by going on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +51,38 @@ class Bounds:
             raise AntiphonError("an answer needs at least one note at once")
 
 
+def strong_steps(meter: Meter, *, bars: int) -> tuple[int, ...]:
+    """The steps of the last of `bars` bars on which an answer may end: its downbeat, and the strongest beat after it.
+
+    That is the middle of a bar of an even number of beats, and the beginning of the shorter group in five or seven
+    (3+2, 4+3); a bar of three has none. A single bar may end on any beat: it is too short to thin out.
+    """
+    beat = meter.beat_ticks // TICKS_PER_STEP
+    beats = max(1, meter.len_ticks // meter.beat_ticks)
+    if bars == 1:
+        return tuple(beat * index for index in range(beats))
+    return (0,) if beats in (1, 3) else (0, (beats + 1) // 2 * beat)
+
+
 class AnswerGrammar:
     """Follows an answer token by token. `mask()` says what may come next, `feed` takes what came.
 
     bars: how many bars the answer has. bar: the one being written, from 0; -1 before the first Bar.
     step: the position being written within the bar, -1 before the bar's first.
+    onsets, notes: how many were written, all bars together. chord: how many notes are written at this position.
+    closes: the last onset is on one of `strong_steps`. copies: the bars that must not come again, see `tree_of`.
     """
 
-    def __init__(self, *, vocabulary: Vocabulary, meter: Meter, bars: int, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        *,
+        vocabulary: Vocabulary,
+        meter: Meter,
+        bars: int,
+        bounds: Bounds,
+        closes: bool = False,
+        copies: Place | None = None,
+    ) -> None:
         if bars < 1:
             raise AntiphonError("an answer has at least one bar")
         self.vocabulary = vocabulary
@@ -58,6 +91,9 @@ class AnswerGrammar:
         self.bar = -1
         self.step = -1
         self.done = False
+        self.onsets = 0
+        self.notes = 0
+        self.chord = 0
         self._meter_id = vocabulary.meter_id(meter)
         self._bar_steps = meter.in_quarters.len_steps
         self._last = -1  # the last token fed
@@ -65,6 +101,12 @@ class AnswerGrammar:
         self._not_before = 0  # onsets earlier than this step of the answer are no longer to be had
         self._mask: Mask = np.zeros(vocabulary.size, dtype=np.bool_)
         self._ends = np.zeros(bounds.highest - bounds.lowest + 1, dtype=np.int64)  # by pitch: where it is free again
+        self._strong = strong_steps(meter, bars=bars) if closes else ()
+        self._copies = copies
+        self._place = copies  # where the bar so far is in `copies`; None where it is no heard bar's beginning
+        self._written: tuple[Onset, ...] = ()  # the onsets of the bar being written
+        self._before: tuple[Onset, ...] = ()  # and of the one before it
+        self._twice = False  # whether that one equalled the one before it
 
     @property
     def total_steps(self) -> int:
@@ -75,6 +117,36 @@ class AnswerGrammar:
     def here(self) -> int:
         """The position being written, in steps from the answer's first bar line."""
         return max(0, self.bar) * self._bar_steps + max(0, self.step)
+
+    @property
+    def bar_steps(self) -> int:
+        """A bar's length in steps."""
+        return self._bar_steps
+
+    @property
+    def last_token(self) -> int:
+        """The last token fed; -1 before the first."""
+        return self._last
+
+    @property
+    def closing_step(self) -> int | None:
+        """The last step of the answer that an onset may fall on, a strong beat; None where it need not close."""
+        if not self._strong:
+            return None
+        step = self.total_steps - self._bar_steps + self._strong[-1]
+        return step if step >= self._not_before else None
+
+    @property
+    def sounding(self) -> int:
+        """How many notes sound at the position being written, those written there included."""
+        return int(np.count_nonzero(self._ends > self.here))
+
+    def clone(self) -> AnswerGrammar:
+        """A grammar that goes on from here by itself: a few small copies, so that tokens can be tried and dropped."""
+        twin = copy.copy(self)
+        twin._mask = np.zeros_like(self._mask)
+        twin._ends = self._ends.copy()
+        return twin
 
     def hold_back(self, *, until_step: int) -> None:
         """From now on write no onset before `until_step`, counted from the answer's first bar line."""
@@ -100,7 +172,7 @@ class AnswerGrammar:
         elif last in vocabulary.pitches:
             mask[vocabulary.velocities.first : vocabulary.velocities.end] = True
         elif last in vocabulary.velocities:
-            room = min(self.total_steps - self.here, vocabulary.longest_steps)
+            room = min(self._ends_by() - self.here, vocabulary.longest_steps)
             mask[vocabulary.durations.first : vocabulary.durations.first + room] = True
         else:
             chord_open = last in vocabulary.positions or last in vocabulary.durations
@@ -108,8 +180,38 @@ class AnswerGrammar:
                 self._allow_pitches(mask)
             if last not in vocabulary.positions:
                 self._allow_positions(mask)
-                mask[BAR] = not (self._first_onset_missing and mask.any())
+                mask[BAR] = self._may_end_bar or not mask.any()
         return mask
+
+    @property
+    def _may_end_bar(self) -> bool:
+        if self._first_onset_missing or self._is_copy(self._place, self._written):
+            return False
+        return self._last_bar_closing is None or self.step in self._strong
+
+    @property
+    def _last_bar_closing(self) -> int | None:
+        """`closing_step` while the last bar is written."""
+        return self.closing_step if self.bar == self.bars - 1 else None
+
+    def _is_copy(self, place: Place | None, written: tuple[Onset, ...]) -> bool:
+        """Whether a bar with the onsets `written`, at `place`, would be a copy if it ended there."""
+        return (place is not None and place.ends) or (self._twice and written == self._before)
+
+    def _room_to_close(self, *, taken: int) -> bool:
+        """Whether an onset could still fall on the closing step if `taken` more notes sounded there."""
+        closing = self.closing_step
+        if closing is None:
+            return True
+        sounding = int(np.count_nonzero(self._ends > closing)) + taken
+        return sounding < min(self.bounds.max_notes_at_once, len(self._ends))
+
+    def _ends_by(self) -> int:
+        """Where a note of the present position must have ended, in steps of the answer."""
+        closing = self.closing_step
+        if closing is None or self.here >= closing or self._room_to_close(taken=1):
+            return self.total_steps
+        return closing
 
     @property
     def _first_onset_missing(self) -> bool:
@@ -125,14 +227,35 @@ class AnswerGrammar:
     def _allow_pitches(self, mask: Mask) -> None:
         free = self._free(self.here)
         free[: max(0, self._pitch + 1 - self.bounds.lowest)] = False
+        self._avert_copies(free)
         first = self.vocabulary.pitch_id(self.bounds.lowest)
         mask[first : first + len(free)] = free
+
+    def _avert_copies(self, free: NDArray[np.bool_]) -> None:
+        """Take away from `free` the pitches that would make the bar a copy, where a position is left with another."""
+        pitches = [
+            pitch
+            for (step, pitch), place in (self._place.onward.items() if self._place is not None else ())
+            if step == self.step and place.ends and (place.depth >= _MOTIF_NOTES or self.bar == self.bars - 1)
+        ]
+        count = len(self._written)
+        if self._twice and count == len(self._before) - 1 and self._before[:count] == self._written:
+            step, pitch = self._before[count]
+            if step == self.step:
+                pitches.append(pitch)
+        averted = [pitch - self.bounds.lowest for pitch in pitches]
+        averted = [index for index in averted if 0 <= index < len(free) and free[index]]
+        if averted and (self.chord or int(np.count_nonzero(free)) > len(averted)):
+            free[averted] = False
 
     def _allow_positions(self, mask: Mask) -> None:
         start = self.bar * self._bar_steps
         first, end = max(self.step + 1, self._not_before - start), self._bar_steps
         if self._first_onset_missing:
             end = first + 1
+        closing = self._last_bar_closing
+        if closing is not None:
+            end = min(end, closing - start + 1)
         if first >= end:
             return
         steps = np.arange(start + first, start + end)
@@ -146,12 +269,20 @@ class AnswerGrammar:
         vocabulary = self.vocabulary
         if token == BAR:
             self.bar += 1
-            self.step, self._pitch = -1, -1
+            self.step, self._pitch, self.chord = -1, -1, 0
             self.done = self.bar >= self.bars
+            self._twice = bool(self._written) and self._written == self._before
+            self._before, self._written, self._place = self._written, (), self._copies
         elif token in vocabulary.positions:
-            self.step, self._pitch = vocabulary.position_of(token), -1
+            self.step, self._pitch, self.chord = vocabulary.position_of(token), -1, 0
         elif token in vocabulary.pitches:
             self._pitch = vocabulary.pitch_of(token)
+            self.onsets += not self.chord
+            self.notes += 1
+            self.chord += 1
+            onset = (self.step, self._pitch)
+            self._written += (onset,)
+            self._place = self._place.onward.get(onset) if self._place is not None else None
         elif token in vocabulary.durations:
             self.occupy(BarNote(self.here, self._pitch, vocabulary.duration_of(token), 1))
         self._last = token
