@@ -1,16 +1,10 @@
-"""`antiphon evaluate`: nats per note of a model on pieces it has not seen, beside an n-gram of the same ids."""
+"""`antiphon evaluate`: what a model is worth on music it has not seen, beside what simpler things make of it."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from antiphon.training.evaluation import Score, Sheet
+from typing import Any
 
 _CORPUS = "DIR|FILE.npz"
 
@@ -19,127 +13,57 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the main parser."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="measure a model on pieces it has not seen",
-        description="Nats per note (lower is better) of a model on whole pieces, each from its first bar to its end, "
-        "with the bounds between which 95 %% of resampled song collections lie.",
+        help="measure a model on music it has not seen",
+        description="Nats per note (lower is better) of a model, with the bounds between which 95 %% of resampled song "
+        "collections lie. With --windows: of the bars that a file of windows names, after so many bars of context, "
+        "beside the first bundled model and, with --train-dir, an n-gram with and without a memory of the song. With "
+        "--valid: of whole pieces, each from its first bar to its end. With --make-windows: choose such windows.",
     )
     parser.add_argument("model", nargs="?", default="bundled", metavar="MODEL", help="default: the bundled one")
-    parser.add_argument("--valid", type=Path, required=True, metavar=_CORPUS, help="the pieces, unseen in training")
-    parser.add_argument("--train", type=Path, metavar=_CORPUS, help="count n-grams here, and score them too")
-    parser.add_argument("--orders", type=int, nargs="+", default=[5, 8], metavar="N", help="n-grams of so many ids")
-    parser.add_argument("--float", type=Path, metavar="CHECKPOINT", help="score these weights in float32 too")
-    parser.add_argument("--songs", type=Path, metavar="FILE.csv", help="which piece (id) is of which song (group)")
-    parser.add_argument("--pieces", type=int, default=0, metavar="N", help="only so many, evenly spread (default: all)")
+    what = parser.add_argument_group("what to measure it on")
+    what.add_argument("--windows", type=Path, metavar="FILE.jsonl", help="the windows: see --make-windows")
+    what.add_argument("--root", type=Path, metavar="DIR", help="where the windows' files lie (default: beside FILE)")
+    what.add_argument("--valid", type=Path, metavar=_CORPUS, help="the pieces, unseen in training")
+    what.add_argument("--pieces", type=int, default=0, metavar="N", help="only so many, evenly spread (default: all)")
+    what.add_argument("--songs", type=Path, metavar="FILE.csv", help="which piece (id) is of which song (group)")
+    what.add_argument(
+        "--make-windows",
+        type=Path,
+        metavar="OUT.jsonl",
+        help="choose windows of the folder --valid, and measure nothing",
+    )
+    beside = parser.add_argument_group("what to measure beside it")
+    beside.add_argument(
+        "--train-dir",
+        "--train",
+        dest="train",
+        type=Path,
+        metavar=_CORPUS,
+        help="count n-grams here, and score them too",
+    )
+    beside.add_argument(
+        "--orders", type=int, nargs="+", default=[5, 8], metavar="N", help="n-grams of so many ids, with --valid"
+    )
+    beside.add_argument("--float", type=Path, metavar="CHECKPOINT", help="score these weights in float32 too")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write what was measured here")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, and show a table. Raises AntiphonError for a model or corpus that cannot be used."""
+    """Measure, and show tables. Raises AntiphonError for a model, corpus or window that cannot be used."""
     from antiphon.errors import AntiphonError
 
-    if args.pieces < 0 or min(args.orders) < 1:
-        raise AntiphonError("--pieces must be 0 or more, and --orders 1 or more")
+    if args.make_windows is not None:
+        from antiphon.cli import evaluate_windows
 
-    from antiphon.cli.corpora import open_corpus
-    from antiphon.library.bundled import model_path
-    from antiphon.model import checkpoint
-    from antiphon.session.voice import Voice
-    from antiphon.training import evaluation
-    from antiphon.training.ids import IdRanges
+        return evaluate_windows.make(args)
+    if (args.windows is None) == (args.valid is None):
+        raise AntiphonError("say what to measure it on: --windows FILE.jsonl, or --valid and a corpus")
+    if args.windows is not None:
+        from antiphon.cli import evaluate_windows
 
-    path = model_path(args.model)
-    voice = Voice.open(path)
-    ranges = IdRanges.of_vocabulary(voice.vocabulary)
-    float_weights = checkpoint.read(args.float) if args.float is not None else None
-    if float_weights is not None and float_weights.spec != voice.model.spec:
-        raise AntiphonError("the float checkpoint is of another model", where=str(args.float))
-    valid = open_corpus(args.valid, voice.vocabulary, quiet=args.quiet)
-    songs = _songs(args.songs, valid.names) if args.songs is not None else None
-    sheet = evaluation.sheet_of(valid, ranges, most=args.pieces, songs=songs)
-    if not sheet.notes.any():
-        raise AntiphonError("there is not one note to score", where=str(args.valid))
+        return evaluate_windows.run(args)
+    from antiphon.cli import evaluate_pieces
 
-    scores: dict[str, Score] = {}
-    with _progress(quiet=args.quiet) as progress:
-        nats = evaluation.model_nats(voice.model, sheet, on_piece=_counting(progress, "model, int8", sheet))
-        scores["model, int8"] = evaluation.score(nats, sheet)
-        if float_weights is not None:
-            name = "model, float32"
-            nats = evaluation.float_nats(float_weights, sheet, on_piece=_counting(progress, name, sheet))
-            scores[name] = evaluation.score(nats, sheet)
-    if args.train is not None:
-        train = open_corpus(args.train, voice.vocabulary, quiet=args.quiet)
-        for order in sorted(set(args.orders)):
-            nats = evaluation.counted_nats(train, sheet, ranges, order=order)
-            scores[f"n-gram, order {order}"] = evaluation.score(nats, sheet)
-    if args.json is not None:
-        _write(args.json, path, args, sheet, scores)
-    _show(scores, sheet)
-    return 0
-
-
-def _songs(path: Path, names: tuple[str, ...]) -> list[str]:
-    """The song of each piece, from a CSV with the columns id and group; a piece that is not in it is its own."""
-    import csv
-
-    from antiphon.errors import FileError
-
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            group = {row["id"]: row["group"] for row in csv.DictReader(file)}
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise FileError("not a table with the columns id and group", where=str(path)) from error
-    if not any(name in group for name in names):
-        raise FileError("it names none of the pieces", where=str(path), fix="its ids are the files' names without .mid")
-    return [group.get(name, f"piece {name}") for name in names]
-
-
-def _progress(*, quiet: bool) -> Progress:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    return Progress(console=Console(stderr=True), disable=quiet)
-
-
-def _counting(progress: Progress, name: str, sheet: Sheet) -> Callable[[], None]:
-    task = progress.add_task(name, total=len(sheet.sequences))
-    return lambda: progress.advance(task)
-
-
-def _write(out: Path, model: Path, args: argparse.Namespace, sheet: Sheet, scores: dict[str, Score]) -> None:
-    import json
-    from dataclasses import asdict
-
-    from antiphon.model.checkpoint import sha256
-    from antiphon.music.midi_file import write_whole
-
-    told = {
-        "model": str(args.model),
-        "sha256": sha256(model),
-        "valid": str(args.valid),
-        "train": str(args.train) if args.train is not None else None,
-        "pieces": len(sheet.sequences),
-        "songs": int(sheet.songs.max()) + 1,
-        "notes": int(sheet.notes.sum()),
-        "tokens": sheet.tokens,
-        "scores": {name: asdict(score) for name, score in scores.items()},
-    }
-    write_whole(out, (json.dumps(told, indent=1) + "\n").encode())
-
-
-def _show(scores: dict[str, Score], sheet: Sheet) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    songs = int(sheet.songs.max()) + 1
-    title = f"{len(sheet.sequences)} pieces, {songs} songs, {int(sheet.notes.sum()):,} notes, {sheet.tokens:,} ids"
-    table = Table(title=title)
-    table.add_column("")
-    for name in ("nats per note", "95 % of resamples", "nats per id"):
-        table.add_column(name, justify="right")
-    for name, score in scores.items():
-        bounds = f"{score.low:.3f} … {score.high:.3f}"
-        table.add_row(name, f"{score.nats_per_note:.3f}", bounds, f"{score.nats_per_token:.4f}")
-    Console().print(table)
+    return evaluate_pieces.run(args)
