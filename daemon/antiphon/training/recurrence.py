@@ -14,6 +14,7 @@ from torch import Tensor
 
 from antiphon.model.wkv7_chunked import CHUNK, wkv7_chunked
 from antiphon_kernels.wkv7_sequence import numba_cpu, reference
+from antiphon_kernels.wkv7_sequence.heads64 import N as HEAD_SIZE
 
 if reference.CHUNK != CHUNK:
     raise AssertionError("both forms of the recurrence let sequences begin at the same places")
@@ -30,7 +31,7 @@ def wkv7_training(
     keep: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """y [B, T, H, N] and the state after; arguments as in `wkv7_chunked`."""
-    if r.device.type != "cpu" or r.dtype != torch.float32 or r.shape[-1] % 4:
+    if r.device.type != "cpu" or r.dtype != torch.float32 or r.shape[-1] != HEAD_SIZE:
         return wkv7_chunked(r, log_w, k, v, kappa, a, state, keep)
     batch, length = r.shape[:2]
     padding = -length % CHUNK
@@ -42,26 +43,26 @@ def wkv7_training(
         inputs = (r, w, k, v, kappa, b)
     if keep is None:
         keep = torch.ones(batch, (length + padding) // CHUNK)
-    y, _, final = _sequence(*(x.contiguous() for x in inputs), keep.bool().contiguous(), state.contiguous())
+    y, _, _, final = _sequence(*(x.contiguous() for x in inputs), keep.bool().contiguous(), state.contiguous())
     return y[:, :length], final
 
 
 @torch.library.custom_op("antiphon::wkv7_sequence", mutates_args=())
 def _sequence(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, kappa: Tensor, b: Tensor, keep: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     arrays = _arrays(r, w, k, v, kappa, b, keep, state)
-    y, kept, final = numba_cpu.forward(*arrays, threads=torch.get_num_threads())
-    return torch.from_numpy(y), torch.from_numpy(kept), torch.from_numpy(final)
+    y, held, kept, final = (torch.from_numpy(x) for x in numba_cpu.forward(*arrays, threads=torch.get_num_threads()))
+    return y, held, kept, final
 
 
 @_sequence.register_fake
 def _sequence_shapes(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, kappa: Tensor, b: Tensor, keep: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, length, heads, n = r.shape
-    kept = r.new_empty(batch, heads, length // CHUNK, n, n)
-    return torch.empty_like(r), kept, torch.empty_like(state)
+    kept = r.new_empty(batch, length // CHUNK, heads, n, n)
+    return torch.empty_like(r), torch.empty_like(r), kept, torch.empty_like(state)
 
 
 @torch.library.custom_op("antiphon::wkv7_sequence_backward", mutates_args=())
@@ -73,11 +74,12 @@ def _sequence_backward(
     kappa: Tensor,
     b: Tensor,
     keep: Tensor,
+    held: Tensor,
     kept: Tensor,
     dy: Tensor,
     dfinal: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    arrays = _arrays(r, w, k, v, kappa, b, keep, kept, dy, dfinal)
+    arrays = _arrays(r, w, k, v, kappa, b, keep, held, kept, dy, dfinal)
     grads = numba_cpu.backward(*arrays, threads=torch.get_num_threads())
     dr, dw, dk, dv, dkappa, db, dstate = (torch.from_numpy(grad) for grad in grads)
     return dr, dw, dk, dv, dkappa, db, dstate
@@ -92,6 +94,7 @@ def _sequence_backward_shapes(
     kappa: Tensor,
     b: Tensor,
     keep: Tensor,
+    held: Tensor,
     kept: Tensor,
     dy: Tensor,
     dfinal: Tensor,
@@ -102,10 +105,12 @@ def _sequence_backward_shapes(
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
     *arrays, keep, _ = inputs
-    ctx.save_for_backward(*arrays, keep, output[1])
+    ctx.save_for_backward(*arrays, keep, *output[1:3])
 
 
-def _backward(ctx: Any, dy: Tensor, _dkept: Tensor | None, dfinal: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(
+    ctx: Any, dy: Tensor, _dheld: Tensor | None, _dkept: Tensor | None, dfinal: Tensor
+) -> tuple[Tensor | None, ...]:
     grads = _sequence_backward(*ctx.saved_tensors, dy.contiguous(), dfinal.contiguous())
     return *grads[:6], None, grads[6]
 
