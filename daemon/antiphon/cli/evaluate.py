@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from antiphon.cli import evaluate_answers
+
 _CORPUS = "DIR|FILE.npz"
 
 
@@ -17,7 +19,8 @@ def add_parser(subparsers: Any) -> None:
         description="Nats per note (lower is better) of a model, with the bounds between which 95 %% of resampled song "
         "collections lie. With --windows: of the bars that a file of windows names, after so many bars of context, "
         "beside the first bundled model and, with --train-dir, an n-gram with and without a memory of the song. With "
-        "--valid: of whole pieces, each from its first bar to its end. With --make-windows: choose such windows.",
+        "--valid: of whole pieces, each from its first bar to its end. With --make-windows: choose such windows. With "
+        "--windows and --answers: how human its answers are.",
     )
     parser.add_argument("model", nargs="?", default="bundled", metavar="MODEL", help="default: the bundled one")
     what = parser.add_argument_group("what to measure it on")
@@ -45,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
         "--orders", type=int, nargs="+", default=[5, 8], metavar="N", help="n-grams of so many ids, with --valid"
     )
     beside.add_argument("--float", type=Path, metavar="CHECKPOINT", help="score these weights in float32 too")
+    evaluate_answers.add_arguments(parser)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write what was measured here")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
@@ -60,6 +64,10 @@ def run(args: argparse.Namespace) -> int:
         return evaluate_windows.make(args)
     if (args.windows is None) == (args.valid is None):
         raise AntiphonError("say what to measure it on: --windows FILE.jsonl, or --valid and a corpus")
+    if args.answers is not None or args.sweep:
+        if args.windows is None or args.answers is None:
+            raise AntiphonError("--answers N and --windows FILE.jsonl go together", fix="name both")
+        return evaluate_answers.run(args)
     if args.windows is not None:
         from antiphon.cli import evaluate_windows
 
