@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -24,10 +25,12 @@ def optimizer(named: list[tuple[str, nn.Parameter]], *, kind: str = "muon", weig
     return Optimizer(named, kind=kind, muon_lr_factor=2.0, weight_decay=weight_decay, betas=(0.9, 0.99), epsilon=1e-12)
 
 
-def moved(named: list[tuple[str, nn.Parameter]], chosen: Optimizer, *, lr: float = 0.01) -> dict[str, torch.Tensor]:
+def moved(
+    named: list[tuple[str, nn.Parameter]], chosen: Optimizer, *, lr: float = 0.01, seed: int = 2
+) -> dict[str, torch.Tensor]:
     """How far each parameter went in one step on random gradients."""
     before = {name: parameter.detach().clone() for name, parameter in named}
-    torch.manual_seed(2)
+    torch.manual_seed(seed)
     for _, parameter in named:
         parameter.grad = torch.randn_like(parameter)
     chosen.step(lr=lr)
@@ -78,10 +81,13 @@ def test_it_goes_on_where_it_stopped(kind: str) -> None:
     for (_, target), (_, source) in zip(again, named, strict=True):
         target.data.copy_(source.data)
     second = optimizer(again, kind=kind)
-    second.load(first.state_dict(), where="here")
-    ours, theirs = moved(named, first), moved(again, second)
+    second.load(copy.deepcopy(first.state_dict()), where="here")
+    ours, theirs = moved(named, first, seed=3), moved(again, second, seed=3)
+    fresh = moved(parameters(), optimizer(parameters(), kind=kind), seed=3)
     for name in NAMES:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-8)
+        # Small matrices may lie differently in memory, and Muon turns them in bfloat16.
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0.02, atol=1e-4)
+        assert not torch.allclose(ours[name], fresh[name], rtol=0.02, atol=1e-4)
 
 
 @pytest.mark.parametrize("wrong", ["another width", "another kind", "nothing", "not a state"])
