@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,57 +13,18 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from torch import Tensor
 from training.small_corpus import RANGES, VOCABULARY, random_corpus, simple_corpus
+from training.small_runs import TINY, after, log, optimizer, trainer, weights
 
 from antiphon.errors import ConfigError, FileError
-from antiphon.model import checkpoint
 from antiphon.training import snapshots
 from antiphon.training.batches import epoch_rows, make_batch
 from antiphon.training.config import TrainingConfig
-from antiphon.training.corpus import Corpus, pack_pieces
+from antiphon.training.corpus import pack_pieces
 from antiphon.training.plot import plot_losses
 from antiphon.training.schedule import learning_rate, progress
-from antiphon.training.trainer import BAD_BATCH, MAX_BAD_STEPS, Trainer, TrainingError
+from antiphon.training.trainer import BAD_BATCH, MAX_BAD_STEPS, TrainingError
 from antiphon.training.validation import judge
-
-TINY = TrainingConfig(
-    layers=2, width=64, context=64, batch_tokens=128, steps=20, warmup_steps=4, threads=1,
-    checkpoint_every=1000, validate_every=1000, valid_pieces=2, valid_tokens=64,
-)  # fmt: skip
-
-
-def trainer(
-    out: Path, config: TrainingConfig = TINY, *, corpus: Corpus | None = None, valid: Corpus | None = None,
-    resume: bool = False,
-) -> Trainer:  # fmt: skip
-    return Trainer(
-        config,
-        corpus=corpus or random_corpus(),
-        valid=valid,
-        ranges=RANGES,
-        tokenizer=VOCABULARY.grid.to_json(),
-        out=out,
-        resume=resume,
-    )
-
-
-def after(steps: int) -> Callable[[], bool]:
-    """Says "stop" when it is asked the next time after so many steps."""
-    asked = iter(range(steps))
-    return lambda: next(asked, None) is None
-
-
-def weights(out: Path) -> dict[str, Tensor]:
-    return checkpoint.read(snapshots.newest_folder(out) / "model.safetensors").tensors
-
-
-def optimizer(out: Path) -> str:
-    return repr(torch.load(snapshots.newest_folder(out) / "training.pt", weights_only=True)["optimizer"])
-
-
-def log(out: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("bf16", [True, False])
@@ -287,8 +247,8 @@ def test_the_state_of_other_weights_is_refused(tmp_path: Path) -> None:
     trainer(tmp_path).run(stopping=after(1))
     path = snapshots.newest_folder(tmp_path) / "training.pt"
     saved = torch.load(path, weights_only=True)
-    moments = saved["optimizer"]["state"]
-    moments[0], moments[1] = moments[1], moments[0]
+    moments = saved["optimizer"]["adamw"]["state"]
+    moments[0], moments[2] = moments[2], moments[0]
     torch.save(saved, path)
     with pytest.raises(FileError, match="of other weights"):
         trainer(tmp_path, resume=True)

@@ -26,6 +26,10 @@ _OPTIONS: dict[str, tuple[type, str]] = {
     "seed": (int, "the first weights, the order of the pieces and their variations follow from it (default 1)"),
     "threads": (int, "threads to work on; 0 for all cores (default)"),
 }
+_SWITCHES = {
+    "windows": "learn to complete windows of some bars, instead of whole pieces: fine-tuning",
+    "compile": "use torch.compile (needs a C compiler)",
+}
 
 
 class _Stopped(Exception):
@@ -51,7 +55,9 @@ def add_parser(subparsers: Any) -> None:
         metavar="KEY=TEXT",
         help="with --export: put this into the metadata, too",
     )
-    parser.add_argument("--compile", action="store_true", default=None, help="use torch.compile (needs a C compiler)")
+    parser.add_argument("--init-from", metavar="MODEL|RUN", help="begin with the weights that another run has learnt")
+    for name, text in _SWITCHES.items():
+        parser.add_argument(f"--{name}", action="store_true", default=None, help=text)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     for name, (kind, text) in _OPTIONS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None, metavar="N", help=text)
@@ -131,7 +137,8 @@ def _values(args: argparse.Namespace) -> dict[str, Any]:
 
         values = saved_config(args.out)
     values |= _yaml(args.config) if args.config is not None else {}
-    values |= {name: getattr(args, name) for name in (*_OPTIONS, "compile") if getattr(args, name) is not None}
+    options = (*_OPTIONS, *_SWITCHES, "init_from")
+    values |= {name: getattr(args, name) for name in options if getattr(args, name) is not None}
     return values
 
 

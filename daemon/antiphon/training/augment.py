@@ -19,7 +19,7 @@ class Augmentation:
     """How far to go. Shifts are drawn evenly from low..high, as far as the sample's range allows.
 
     `cut_samples` is the share of samples that are cut at all, `cut_bars` the share of their bar lines
-    at which sounding notes end.
+    at which sounding notes end; the line between a context and its completion is always one of them.
     """
 
     transpose_low: int = -5
@@ -28,13 +28,16 @@ class Augmentation:
     cut_samples: float = 0.5
     cut_bars: float = 0.125
 
-    def apply(self, ids: Ids, ranges: IdRanges, rng: np.random.Generator) -> Ids:
-        """A variation of `ids`, drawn from `rng`."""
+    def apply(self, ids: Ids, ranges: IdRanges, rng: np.random.Generator, *, completion: int | None = None) -> Ids:
+        """A variation of `ids`, drawn from `rng`. `completion`: the index of the Bar that ends a context, if any."""
         ids = transposed(ids, ranges, _drawn_shift(ids, ranges, self.transpose_low, self.transpose_high, rng))
         ids = velocity_shifted(ids, ranges, int(rng.integers(-self.velocity_bins, self.velocity_bins + 1)))
         if rng.random() < self.cut_samples:
             lines = bar_lines(ids, ranges)[1:]
-            ids = cut_at(ids, ranges, lines[rng.random(len(lines)) < self.cut_bars])
+            chosen = rng.random(len(lines)) < self.cut_bars
+            if completion is not None:
+                chosen[np.count_nonzero(ids[:completion] == ranges.bar) - 1] = True
+            ids = cut_at(ids, ranges, lines[chosen])
         return ids
 
 

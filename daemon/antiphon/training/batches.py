@@ -28,11 +28,12 @@ _OPEN_ROWS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A stretch of one piece: ids [start, end) of it, `start` at a bar line."""
+    """A stretch of one piece: ids [start, end) of it, `start` at a bar line; from `learn_from` on they are learnt."""
 
     piece: int
     start: int
     end: int
+    learn_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,18 +48,23 @@ class Batch:
 def epoch_rows(corpus: Corpus, ranges: IdRanges, *, context: int, seed: int, epoch: int) -> list[list[Sample]]:
     """Every piece once, in rows of at most `context` tokens; shuffled."""
     rng = np.random.default_rng([seed, epoch, 0])
-    # BOS and a stated tempo (Position_0, Tempo) come in front, EOS behind; the last id is only a target.
-    budget = context - 3
-    rows: list[list[Sample]] = []
-    short: list[Sample] = []
+    samples: list[Sample] = []
     for piece in rng.permutation(len(corpus)):
-        for sample in _samples(corpus, ranges, int(piece), budget, rng):
-            if _room(sample) > context - _SHORTEST - CHUNK:
-                rows.append([sample])
-            else:
-                short.append(sample)
-    order = rng.permutation(len(short))
-    rows += _packed([short[i] for i in order], context)
+        samples += _samples(corpus, ranges, int(piece), sample_budget(context), rng)
+    return to_rows(samples, context, rng)
+
+
+def sample_budget(context: int) -> int:
+    """How many ids of a piece a sample of `context` tokens holds."""
+    # BOS and a stated tempo (Position_0, Tempo) come in front, EOS behind; the last id is only a target.
+    return context - 3
+
+
+def to_rows(samples: list[Sample], context: int, rng: np.random.Generator) -> list[list[Sample]]:
+    """The samples in rows of at most `context` tokens, short ones packed; shuffled."""
+    long = [[sample] for sample in samples if _room(sample) > context - _SHORTEST - CHUNK]
+    short = [sample for sample in samples if _room(sample) <= context - _SHORTEST - CHUNK]
+    rows = long + _packed([short[i] for i in rng.permutation(len(short))], context)
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
@@ -80,11 +86,12 @@ def make_batch(
         at = 0
         for sample in samples:
             ids = sample_ids(corpus, ranges, sample)
+            completion = _completion(sample, ids, ranges)
             if augmentation is not None:
-                ids = augmentation.apply(ids, ranges, rng)
-            count = len(ids) - 1
+                ids = augmentation.apply(ids, ranges, rng, completion=completion)
+            count, first = len(ids) - 1, completion or 1
             tokens[row, at : at + count] = ids[:-1]
-            targets[row, at : at + count] = ids[1:]
+            targets[row, at + first - 1 : at + count] = ids[first:]
             starts[row, at] = True
             at += count + -count % CHUNK
     return Batch(tokens=tokens, targets=targets, starts=starts)
@@ -106,6 +113,14 @@ def sample_ids(corpus: Corpus, ranges: IdRanges, sample: Sample) -> Ids:
     if sample.end == len(piece):
         parts.append(np.array([ranges.eos], np.int32))
     return np.concatenate(parts)
+
+
+def _completion(sample: Sample, ids: Ids, ranges: IdRanges) -> int | None:
+    """Where in `sample_ids` those begin that are learnt, or None if all are."""
+    if sample.learn_from is None:
+        return None
+    # Counted from the end, because a tempo may have been stated in front.
+    return len(ids) - int(ids[-1] == ranges.eos) - (sample.end - sample.learn_from)
 
 
 def _samples(corpus: Corpus, ranges: IdRanges, piece: int, budget: int, rng: np.random.Generator) -> list[Sample]:

@@ -11,19 +11,27 @@ from typing import Any
 
 from antiphon.errors import ConfigError
 from antiphon.training.augment import Augmentation
+from antiphon.training.window_bars import WindowBars
 
 HEAD_SIZE = 64
+OPTIMIZERS = ("muon", "adamw")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """A run of pre-training. It ends with whichever of `steps`, `tokens`, `minutes` comes first (0 = free).
+    """A run of training. It ends with whichever of `steps`, `tokens`, `minutes` comes first (0 = free).
 
     layers, width: the model. context: tokens a sample holds, a multiple of 16. batch_tokens: tokens of one
     step, a multiple of context. lr falls from its peak to lr * lr_final_share along a cosine planned over
-    the run's end. bf16: matmuls in bfloat16. compile: let torch.compile fuse what it can (needs a C
-    compiler). keep: step checkpoints kept beside the best. valid_pieces: pieces judged at each validation.
-    transpose_low…cut_bars: see `Augmentation`. threads: 0 = all cores.
+    the run's end. optimizer: muon or adamw, see `Optimizer`. bf16: matmuls in bfloat16. compile: let torch.compile
+    fuse what it can (needs a C compiler). keep: step checkpoints kept beside the best. valid_pieces: pieces judged at
+    each validation.
+    transpose_low…cut_bars: see `Augmentation`. threads: 0 = all cores. init_from: a checkpoint, or a run's folder,
+    whose weights to begin with instead of random ones. label_smoothing: the share of a target's weight that is spread
+    over all ids.
+
+    windows: learn from the completions of windows alone, instead of from whole pieces: context_bars_low to
+    context_bars_high bars of context, then completion_bars_low to completion_bars_high bars that are learnt.
     """
 
     layers: int = 6
@@ -33,7 +41,9 @@ class TrainingConfig:
     steps: int = 0
     tokens: int = 0
     minutes: float = 0.0
+    optimizer: str = "muon"
     lr: float = 2e-3
+    muon_lr_factor: float = 2.0
     lr_final_share: float = 0.05
     warmup_steps: int = 100
     weight_decay: float = 0.1
@@ -56,6 +66,13 @@ class TrainingConfig:
     velocity_bins: int = 2
     cut_samples: float = 0.5
     cut_bars: float = 0.125
+    init_from: str = ""
+    label_smoothing: float = 0.0
+    windows: bool = False
+    context_bars_low: int = 1
+    context_bars_high: int = 16
+    completion_bars_low: int = 1
+    completion_bars_high: int = 8
 
     def __post_init__(self) -> None:
         problems: list[str] = []
@@ -87,11 +104,18 @@ class TrainingConfig:
                 0 <= share <= 1 for share in (self.lr_final_share, self.cut_samples, self.cut_bars)
             )
             and all(0 <= beta < 1 for beta in (self.beta1, self.beta2)),
+            f"optimizer must be one of {', '.join(OPTIMIZERS)}": self.optimizer in OPTIMIZERS,
+            "muon_lr_factor must be above 0": self.muon_lr_factor > 0,
             "weight_decay must not be negative": self.weight_decay >= 0,
             "checkpoint_every and validate_every must be at least 1": min(self.checkpoint_every, self.validate_every)
             >= 1,
             "transpose_low <= 0 <= transpose_high": self.transpose_low <= 0 <= self.transpose_high,
             "velocity_bins must not be negative": self.velocity_bins >= 0,
+            "label_smoothing must be 0 or more, and below 1": 0 <= self.label_smoothing < 1,
+            "1 <= context_bars_low <= context_bars_high": 1 <= self.context_bars_low <= self.context_bars_high,
+            "1 <= completion_bars_low <= completion_bars_high": 1
+            <= self.completion_bars_low
+            <= self.completion_bars_high,
         }
         problems = [text for text, good in checks.items() if not good]
         if problems:
@@ -121,4 +145,14 @@ class TrainingConfig:
             velocity_bins=self.velocity_bins,
             cut_samples=self.cut_samples,
             cut_bars=self.cut_bars,
+        )
+
+    @property
+    def window_bars(self) -> WindowBars | None:
+        """How many bars the windows have that are learnt from, or None for whole pieces."""
+        if not self.windows:
+            return None
+        return WindowBars(
+            context=(self.context_bars_low, self.context_bars_high),
+            completion=(self.completion_bars_low, self.completion_bars_high),
         )

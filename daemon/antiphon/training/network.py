@@ -45,7 +45,16 @@ class Network(nn.Module):
         self.compute_dtype = compute_dtype
 
     def forward(self, tokens: Tensor, state: State | None = None, starts: Tensor | None = None) -> tuple[Tensor, State]:
-        """Logits [B, T, V] for tokens [B, T], and the state after them.
+        """Logits [B, T, V] for tokens [B, T], and the state after them; arguments as in `hidden`."""
+        x, after = self.hidden(tokens, state, starts)
+        return self.logits_of(x), after
+
+    def logits_of(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] for hidden states [..., D], all of them or a choice."""
+        return _linear(hidden, self.head.weight, self.compute_dtype).to(hidden.dtype)
+
+    def hidden(self, tokens: Tensor, state: State | None = None, starts: Tensor | None = None) -> tuple[Tensor, State]:
+        """What the head reads, [B, T, D], for tokens [B, T], and the state after them.
 
         `starts` [B, T] is true at the first token of a sequence that forgets what came before it in its row. Such
         tokens stand at multiples of 16: `batches.make_batch` sees to it, and it is not looked at again here.
@@ -67,8 +76,7 @@ class Network(nn.Module):
         for block, before in zip(self.blocks, state, strict=True):
             x, v_first, layer_state = block(x, v_first, before, keep_x, keep_wkv, self.compute_dtype)
             after.append(layer_state)
-        x = self.ln_out(x)
-        return _linear(x, self.head.weight, self.compute_dtype).to(x.dtype), tuple(after)
+        return self.ln_out(x), tuple(after)
 
 
 class _Weight(nn.Module):

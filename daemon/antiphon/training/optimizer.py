@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from antiphon.errors import FileError
 
-KINDS = ("muon", "adamw")
-
 _MUON_MOMENTUM = 0.95
 
 

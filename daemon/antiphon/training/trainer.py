@@ -1,4 +1,4 @@
-"""Pre-training: batch after batch until the run's end, with checkpoints from which it continues exactly.
+"""Training: batch after batch until the run's end, with checkpoints from which it continues exactly.
 
 The trainer owns the network, the optimiser and the run's folder. It is told what to learn from, when to stop, and
 where its progress may be shown.
@@ -22,18 +22,21 @@ from torch import Tensor
 
 from antiphon.errors import AntiphonError, FileError
 from antiphon.model.checkpoint import Checkpoint
-from antiphon.model.init import initial_weights
-from antiphon.model.spec import ModelSpec
 from antiphon.training import snapshots
 from antiphon.training.batches import IGNORED, Batch, Sample, epoch_rows, make_batch
 from antiphon.training.config import TrainingConfig
 from antiphon.training.corpus import Corpus
+from antiphon.training.first_weights import first_weights
 from antiphon.training.ids import IdRanges
+from antiphon.training.memory import keep_freed_memory
 from antiphon.training.network import Network
+from antiphon.training.optimizer import Optimizer
 from antiphon.training.progress_bar import Bar, bar_on
 from antiphon.training.schedule import learning_rate, progress
+from antiphon.training.slicing import rows_where
 from antiphon.training.snapshots import Counters
-from antiphon.training.validation import judge
+from antiphon.training.validation import Judgement, judge, judge_windows
+from antiphon.training.windows import window_rows
 
 MAX_BAD_STEPS = 5
 """So many batches in a row may be passed over for a loss or gradient that is not finite; then the run has failed."""
@@ -65,27 +68,43 @@ class Trainer:
         self.counters = Counters()
         if config.threads:
             torch.set_num_threads(config.threads)
-        self._metadata = {"tokenizer": tokenizer, "corpus": corpus.fingerprint(), "training": config.to_json()}
+        # Where a checkpoint lay on this machine tells nobody anything.
+        told = replace(config, init_from=Path(config.init_from).name)
+        self._metadata = {"tokenizer": tokenizer, "corpus": corpus.fingerprint(), "training": told.to_json()}
         optimizer_state: dict[str, Any] | None = None
         if resume:
             self.counters, saved, optimizer_state = snapshots.load(snapshots.newest_folder(out))
             self._require_same(saved.metadata)
             spec, weights = saved.spec, saved.tensors
+            begun = {key: text for key, text in saved.metadata.items() if key == "begun_from"}
             if (spec.n_layer, spec.n_embd, spec.vocab_size) != (config.layers, config.width, ranges.size):
                 raise FileError("the checkpoint is of another model", where=str(out), fix=f"it is {spec.to_json()}")
         else:
             snapshots.require_fresh(out)
-            spec = ModelSpec.of_width(n_layer=config.layers, n_embd=config.width, vocab_size=ranges.size)
-            weights = initial_weights(spec, seed=config.seed)
+            spec, weights, begun = first_weights(config, vocab_size=ranges.size, tokenizer=tokenizer)
+        self._metadata |= begun
         out.mkdir(parents=True, exist_ok=True)
         dtype = torch.bfloat16 if config.bf16 else torch.float32
         self.network = Network(spec, weights, compute_dtype=dtype)
-        self.optimizer = _optimizer(self.network, config)
-        if optimizer_state is not None:
-            _continue_from(self.optimizer, optimizer_state, where=str(out))
-        self._loss: Callable[..., Tensor] = (
-            torch.compile(self._plain_loss, dynamic=False) if config.compile else self._plain_loss
+        self.optimizer = Optimizer(
+            self.network.named_parameters(),
+            kind=config.optimizer,
+            muon_lr_factor=config.muon_lr_factor,
+            weight_decay=config.weight_decay,
+            betas=(config.beta1, config.beta2),
+            epsilon=config.epsilon,
         )
+        if optimizer_state is not None:
+            self.optimizer.load(optimizer_state, where=str(out))
+        self._loss: Callable[..., Tensor] = self._plain_loss
+        self._hidden: Callable[..., Tensor] = self._plain_hidden
+        if config.windows:
+            self._loss = self._sliced_loss
+        if config.compile and config.windows:
+            # How many rows are sliced changes from batch to batch; what is compiled must not.
+            self._hidden = torch.compile(self._plain_hidden, dynamic=False)
+        elif config.compile:
+            self._loss = torch.compile(self._plain_loss, dynamic=False)
         self._rows: list[list[Sample]] = []
         self._rows_epoch = -1
         self._bad_steps = 0
@@ -106,9 +125,13 @@ class Trainer:
         """
         config = self.config
         log = _Log(self.out / "log.jsonl", resume_step=self.counters.step)
+        keep_freed_memory()
         started = time.monotonic() - self.counters.elapsed_s
         finished = False
         with log, bar_on(console) as bar:
+            if config.init_from and self.counters.step == 0:
+                # What was there before is the first to beat.
+                self._judge(log, bar)
             while True:
                 elapsed_s = time.monotonic() - started
                 done = progress(config, step=self.counters.step, tokens=self.counters.tokens, elapsed_s=elapsed_s)
@@ -147,16 +170,14 @@ class Trainer:
         config = self.config
         batch = self.next_batch()
         lr = learning_rate(config, step=self.counters.step, progress=done)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["lr_factor"]
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         targets = torch.from_numpy(batch.targets)
         loss = self._loss(torch.from_numpy(batch.tokens), targets, torch.from_numpy(batch.starts))
         loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip))
         value = float(loss.detach())
         if math.isfinite(value) and math.isfinite(norm):
-            self.optimizer.step()
+            self.optimizer.step(lr=lr)
             self._bad_steps = 0
         else:
             self._pass_over(batch, value, norm)
@@ -203,20 +224,15 @@ class Trainer:
     def _judge(self, log: _Log, bar: Bar) -> None:
         if self.valid is None:
             return
-        judgement = judge(
-            self.network,
-            self.valid,
-            self.ranges,
-            max_tokens=self.config.valid_tokens,
-            max_pieces=self.config.valid_pieces,
-        )
+        judgement = self._judgement(self.valid)
         self._last_judged = self.counters.step
         log.write(
             step=self.counters.step,
             valid_nats_per_note=judgement.nats_per_note,
             valid_nats_per_token=judgement.nats_per_token,
         )
-        bar.say(f"step {self.counters.step}: {judgement.nats_per_note:.4f} nats per note on the valid pieces")
+        what = "windows" if self.config.windows else "pieces"
+        bar.say(f"step {self.counters.step}: {judgement.nats_per_note:.4f} nats per note on the valid {what}")
         if judgement.nats_per_note < self.counters.best_nats_per_note:
             self.counters = replace(
                 self.counters, best_step=self.counters.step, best_nats_per_note=judgement.nats_per_note
@@ -224,9 +240,38 @@ class Trainer:
             self._saved_step = -1
             self.save()
 
+    def _judgement(self, valid: Corpus) -> Judgement:
+        config = self.config
+        if config.window_bars is None:
+            return judge(
+                self.network, valid, self.ranges, max_tokens=config.valid_tokens, max_pieces=config.valid_pieces
+            )
+        return judge_windows(
+            self.network,
+            valid,
+            self.ranges,
+            config.window_bars,
+            context=config.context,
+            max_tokens=config.valid_pieces * config.valid_tokens,
+        )
+
     def _plain_loss(self, tokens: Tensor, targets: Tensor, starts: Tensor) -> Tensor:
         logits, _ = self.network(tokens, None, starts)
-        return functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        return self._cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def _sliced_loss(self, tokens: Tensor, targets: Tensor, starts: Tensor) -> Tensor:
+        """The same number, with only what is learnt going through the head: completions, where these are all."""
+        wanted = targets != IGNORED
+        hidden = rows_where(self._hidden(tokens, starts), wanted)
+        return self._cross_entropy(self.network.logits_of(hidden), targets[wanted])
+
+    def _plain_hidden(self, tokens: Tensor, starts: Tensor) -> Tensor:
+        return self.network.hidden(tokens, None, starts)[0]
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(
+            logits.float(), targets, ignore_index=IGNORED, label_smoothing=self.config.label_smoothing
+        )
 
     def next_batch(self) -> Batch:
         """The next rows of the epoch, or of the one after it, as a batch; the counters move on."""
@@ -256,9 +301,13 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> list[list[Sample]]:
         if self._rows_epoch != epoch:
-            self._rows = epoch_rows(
-                self.corpus, self.ranges, context=self.config.context, seed=self.config.seed, epoch=epoch
-            )
+            config, bars = self.config, self.config.window_bars
+            if bars is None:
+                self._rows = epoch_rows(self.corpus, self.ranges, context=config.context, seed=config.seed, epoch=epoch)
+            else:
+                self._rows = window_rows(
+                    self.corpus, self.ranges, context=config.context, bars=bars, seed=config.seed, epoch=epoch
+                )
             self._rows_epoch = epoch
         return self._rows
 
@@ -302,38 +351,3 @@ def _log_lines(path: Path) -> Iterator[dict[str, Any]]:
         except ValueError:
             # The last line of a run that was killed while it wrote.
             return
-
-
-def _continue_from(optimizer: torch.optim.Optimizer, saved: dict[str, Any], *, where: str) -> None:
-    """Load the saved state, which knows parameters by their place alone; FileError unless it fits them."""
-    try:
-        optimizer.load_state_dict(saved)
-        fits = all(
-            moment.shape == parameter.shape
-            for parameter, state in optimizer.state.items()
-            for moment in (state["exp_avg"], state["exp_avg_sq"])
-        )
-    except (ValueError, KeyError, AttributeError, TypeError):
-        fits = False
-    if not fits:
-        # The fused step trusts the shapes; with wrong ones it would write beyond the end.
-        raise FileError("the optimiser's state is of other weights", where=where, fix="begin another run")
-
-
-def _optimizer(network: Network, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW as the official trainer groups it: decay on matrices called `.weight`, w0 at twice the rate."""
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in network.named_parameters():
-        decays = name.endswith(".weight") and parameter.squeeze().dim() >= 2
-        key = (config.weight_decay if decays else 0.0, 2.0 if name.endswith("att.w0") else 1.0)
-        groups.setdefault(key, []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": decay, "lr_factor": factor}
-            for (decay, factor), parameters in groups.items()
-        ],
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        eps=config.epsilon,
-        fused=True,
-    )

@@ -8,10 +8,13 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from antiphon.training.batches import IGNORED, Sample, sample_ids
+from antiphon.training.batches import IGNORED, Sample, make_batch, sample_ids
 from antiphon.training.corpus import Corpus
 from antiphon.training.ids import IdRanges
 from antiphon.training.network import Network
+from antiphon.training.slicing import rows_where
+from antiphon.training.window_bars import WindowBars
+from antiphon.training.windows import window_rows
 
 _TOKENS_AT_ONCE = 16384
 
@@ -66,6 +69,36 @@ def judge(
             notes += int(((targets >= ranges.pitch_first) & (targets <= ranges.pitch_last)).sum())
     network.train(training)
     return Judgement(nats=nats, tokens=tokens, notes=notes, pieces=len(chosen))
+
+
+def judge_windows(
+    network: Network, corpus: Corpus, ranges: IdRanges, bars: WindowBars, *, context: int, max_tokens: int = 0
+) -> Judgement:
+    """The network on completions of windows of the corpus, in rows of `context` tokens, `max_tokens` in all (0 = all).
+
+    Which windows they are follows from `corpus`, `bars`, `context` and `max_tokens` alone.
+    """
+    rows = window_rows(corpus, ranges, context=context, bars=bars, seed=0, epoch=0)
+    if max_tokens:
+        rows = rows[: max(1, max_tokens // context)]
+    at_once = max(1, _TOKENS_AT_ONCE // context)
+    nats, tokens, notes = 0.0, 0, 0
+    training = network.training
+    network.eval()
+    with torch.inference_mode():
+        for first in range(0, len(rows), at_once):
+            some = rows[first : first + at_once]
+            batch = make_batch(some, corpus, ranges, context=context, augmentation=None, seeds=[(0,)] * len(some))
+            targets = torch.from_numpy(batch.targets)
+            wanted = targets != IGNORED
+            hidden, _ = network.hidden(torch.from_numpy(batch.tokens), None, torch.from_numpy(batch.starts))
+            logits, targets = network.logits_of(rows_where(hidden, wanted)), targets[wanted]
+            nats += float(functional.cross_entropy(logits.float(), targets, reduction="none").double().sum())
+            tokens += len(targets)
+            notes += int(((targets >= ranges.pitch_first) & (targets <= ranges.pitch_last)).sum())
+    network.train(training)
+    pieces = len({sample.piece for row in rows for sample in row})
+    return Judgement(nats=nats, tokens=tokens, notes=notes, pieces=pieces)
 
 
 def _whole(corpus: Corpus, ranges: IdRanges, piece: int, max_tokens: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
