@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from antiphon.errors import AntiphonError, FileError
@@ -25,6 +26,9 @@ from antiphon.tokens.encoder import encode
 from antiphon.tokens.vocabulary import Vocabulary
 
 MAX_WINDOWS = 100_000
+MAX_BARS_IN_ALL = 2_000_000
+"""Bars of all windows of a file together; some of them may be the same ones."""
+
 MAX_LINE_BYTES = 4096
 CONTEXTS = (4, 8, 16, 32)
 """Bars of context that every target is judged after, where its piece has them."""
@@ -91,7 +95,7 @@ def read_windows(path: Path) -> list[Window]:
     windows: list[Window] = []
     try:
         with path.open("rb") as file:
-            number = 0
+            number = bars = 0
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1
                 where = f"{path}, line {number}"
@@ -101,6 +105,9 @@ def read_windows(path: Path) -> list[Window]:
                     raise FileError(f"there are more than {MAX_WINDOWS} windows", where=where, fix="take fewer")
                 if line.strip():
                     windows.append(_window(line, where))
+                    bars += windows[-1].context_bars + windows[-1].bars
+                if bars > MAX_BARS_IN_ALL:
+                    raise FileError(f"the windows have more than {MAX_BARS_IN_ALL} bars", where=where, fix="take fewer")
     except OSError as error:
         raise FileError(error.strerror or "cannot be read", where=str(path), fix="name a file of windows") from error
     if not windows:
@@ -201,13 +208,17 @@ def _spread(pieces: Sequence[tuple[str, list[int]]]) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     for part, (name, targets) in enumerate(chosen):
         share = (TARGETS_A_SONG * (part + 1)) // count - (TARGETS_A_SONG * part) // count
-        last = -TARGET_BARS
-        for index in range(share):
-            target = targets[_middle(index, share, len(targets))]
-            if target - last >= TARGET_BARS:
-                found.append((name, target))
-                last = target
+        found += [(name, target) for target in _apart(targets, share)]
     return found
+
+
+def _apart(targets: Sequence[int], most: int) -> list[int]:
+    """As many as can be, up to `most`, of `targets`, evenly spread and not overlapping."""
+    for count in range(most, 1, -1):
+        chosen = [targets[_middle(part, count, len(targets))] for part in range(count)]
+        if all(later - earlier >= TARGET_BARS for earlier, later in pairwise(chosen)):
+            return chosen
+    return [targets[len(targets) // 2]]
 
 
 def _middle(part: int, parts: int, length: int) -> int:
