@@ -6,7 +6,11 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from antiphon.music.note import Piece
+    from antiphon.session.offline import Continuation
 
 
 def add_parser(subparsers: Any) -> None:
@@ -52,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     voice = Voice.open(model_path(args.model))
     ask = Ask(meter=COMMON_TIME, bars=args.bars, sampling=sampling, seed=args.seed)
     answer = continue_piece(piece, voice=voice, ask=ask, context_bars=args.context_bars)
-    prompt, response = parts_of(piece, answer)
     if args.answer_only:
+        _, response = parts_of(piece, answer)
         notes = moved(response.notes, by_ticks=-answer.line.tick)
         write_parts(
             args.output,
@@ -63,14 +67,7 @@ def run(args: argparse.Namespace) -> int:
             end_tick=answer.end_tick - answer.line.tick,
         )
     else:
-        write_parts(
-            args.output,
-            parts=[prompt, response],
-            meters=piece.meters,
-            tempos=piece.tempos,
-            end_tick=answer.end_tick,
-            markers=[(0, "Prompt"), (answer.line.tick, "Answer")],
-        )
+        write_conversation(args.output, piece, answer)
     told = {
         "input": str(args.input),
         "output": str(args.output),
@@ -95,3 +92,18 @@ def run(args: argparse.Namespace) -> int:
             f"{answer.nats_per_note:.2f} nats a note, {answer.tokens} tokens in {answer.seconds:.2f} s"
         )
     return 0
+
+
+def write_conversation(path: Path, piece: Piece, answer: Continuation) -> None:
+    """Write prompt and answer as two parts of one MIDI file, each with a marker. Raises FileError."""
+    from antiphon.music.midi_file import write_parts
+    from antiphon.session.offline import parts_of
+
+    write_parts(
+        path,
+        parts=list(parts_of(piece, answer)),
+        meters=piece.meters,
+        tempos=piece.tempos,
+        end_tick=answer.end_tick,
+        markers=[(0, "Prompt"), (answer.line.tick, "Answer")],
+    )

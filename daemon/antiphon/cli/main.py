@@ -14,7 +14,21 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from antiphon.cli import answer, bench, check, daemon, demo, detokenize, dump, evaluate, ports, tokenize, train
+from antiphon.cli import (
+    answer,
+    bench,
+    check,
+    daemon,
+    demo,
+    detokenize,
+    dump,
+    evaluate,
+    listen,
+    pairs,
+    ports,
+    tokenize,
+    train,
+)
 from antiphon.errors import AntiphonError, PortError
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
@@ -45,8 +59,10 @@ def parser() -> argparse.ArgumentParser:
     ports.add_parser(commands)
     demo.add_parser(commands)
     answer.add_parser(commands)
+    listen.add_parser(commands)
     tokenize.add_parser(commands)
     detokenize.add_parser(commands)
+    pairs.add_parser(commands)
     train.add_parser(commands)
     evaluate.add_parser(commands)
     bench.add_parser(commands)
