@@ -30,6 +30,7 @@ from antiphon.ports.messages import Down, Dropped, End, Fault, FromPorts, Panic,
 from antiphon.session.band import Band, Channel, Seat
 from antiphon.session.copilot import NEVER_NS, Answered, Copilot, Phase
 from antiphon.session.journal import Journal
+from antiphon.session.leaning import Likeness
 from antiphon.session.metronome import Click, Metronome
 from antiphon.session.policy import Policy
 from antiphon.session.pulse import ClockPulse, InternalPulse
@@ -112,6 +113,14 @@ def policy_of(player: PlayerSettings) -> Policy:
             highest=player.limits.highest,
             max_notes_at_once=player.limits.max_notes_at_once,
         ),
+        likeness=Likeness(
+            key=player.likeness.key,
+            register=player.likeness.register,
+            density=player.likeness.density,
+            dynamics=player.likeness.dynamics,
+        ),
+        closes=player.limits.end_on_strong_beat,
+        copies=player.limits.copy_bars,
         seed=sampling.seed,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from antiphon.config.dump import dump, reference
 from antiphon.config.load import ETC, load, load_files
 from antiphon.config.problem import InvalidConfig, Problem
-from antiphon.config.sections import Click, Clock, Config, Limits, Log, Midi, Model, Player, Sampling
+from antiphon.config.sections import Click, Clock, Config, Likeness, Limits, Log, Midi, Model, Player, Sampling
 
 __all__ = [
     "ETC",
@@ -13,6 +13,7 @@ __all__ = [
     "Clock",
     "Config",
     "InvalidConfig",
+    "Likeness",
     "Limits",
     "Log",
     "Midi",

@@ -131,6 +131,23 @@ class Limits:
     lowest: int = setting(21, _NOTE, "The lowest note of an answer; 21 is a piano's lowest.")
     highest: int = setting(108, _NOTE, "The highest note of an answer; 108 is a piano's highest.")
     max_notes_at_once: int = setting(10, Whole(1, 128), "Most notes that sound together; ten fingers by default.")
+    end_on_strong_beat: bool = setting(
+        True, Flag(), "true has the last onset fall on a strong beat of the last bar; false ends anywhere."
+    )
+    copy_bars: bool = setting(False, Flag(), "true lets an answer repeat a bar that was played, note for note.")
+
+
+_STRENGTH = Number(0.0, 4.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likeness:
+    """How closely an answer keeps to what was played; 0 leaves it to the model, 1 is moderate."""
+
+    key: float = setting(1.0, _STRENGTH, "Fewer notes foreign to what was played and to its key.")
+    register: float = setting(1.0, _STRENGTH, "Fewer notes above the highest and below the lowest that was played.")
+    density: float = setting(1.0, _STRENGTH, "As many notes in a bar, and at once, as were played.")
+    dynamics: float = setting(1.0, _STRENGTH, "Neither much softer nor much louder than was played.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +193,9 @@ class Player:
     )
     sampling: Sampling = section(Sampling, "How boldly an answer is chosen.")
     limits: Limits = section(Limits, "The bounds of an answer.")
+    likeness: Likeness = section(
+        Likeness, "How closely an answer keeps to what was played; 0 leaves it to the model, 1 is moderate."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,17 +102,22 @@ class Timeline:
         np.copyto(self._memory, mark.memory)
         self._count = mark.count
 
-    def sample(self, mask: Mask | None, sampling: Sampling, rng: np.random.Generator) -> int:
+    def sample(
+        self, mask: Mask | None, sampling: Sampling, rng: np.random.Generator, *, offsets: Floats | None = None
+    ) -> int:
         """Draw the next id among those where `mask` [V] is true (None = all), without feeding it.
 
-        One number is taken from `rng`, whatever the sampling. ValueError when nothing is allowed or nothing was fed.
+        offsets: float32 [V], added to the logits for this draw. One number is taken from `rng`, whatever the sampling.
+        ValueError when nothing is allowed or nothing was fed.
         """
         if not self._count:
             raise ValueError("nothing was fed to this timeline, so it foretells nothing")
         if mask is not None and mask.shape != self._logits.shape:
             raise ValueError(f"the mask has shape {mask.shape}, but the vocabulary {self._logits.shape}")
+        if offsets is not None and offsets.shape != self._logits.shape:
+            raise ValueError(f"the offsets have shape {offsets.shape}, but the vocabulary {self._logits.shape}")
         return sample_cpu.sample(
-            self._logits,
+            self._logits if offsets is None else self._logits + offsets,
             mask,
             temperature=sampling.temperature,
             top_k=sampling.top_k,

@@ -12,6 +12,10 @@ from antiphon.engine.sampling import Sampling
 from antiphon.engine.timeline import Timeline
 from antiphon.music.bar import Bar, BarNote
 from antiphon.music.meter import Meter
+from antiphon.session.leaning import Leaning, Likeness
+from antiphon.session.portrait import Portrait
+from antiphon.session.trunk import MOST_HEARD
+from antiphon.tokens.copies import tree_of
 from antiphon.tokens.decoder import BarDecoder
 from antiphon.tokens.encoder import BarEncoder
 from antiphon.tokens.grammar import AnswerGrammar, Bounds
@@ -20,13 +24,22 @@ from antiphon.tokens.vocabulary import BAR, Vocabulary
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is asked for: how many bars, in which meter, within which bounds, sampled how and from which seed."""
+    """What is asked for: how many bars, in which meter, within which bounds, sampled how and from which seed.
+
+    heard: the bars that are answered, up to the answer's bar line; the last `MOST_HEARD` count. likeness: how closely
+    the answer keeps to them. closes: the last onset falls on a strong beat of the last bar. copies: whether a bar that
+    was heard may come again, pitch for pitch and step for step.
+    """
 
     meter: Meter
     bars: int
     bounds: Bounds = field(default_factory=Bounds)
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
+    heard: tuple[Bar, ...] = ()
+    likeness: Likeness = field(default_factory=Likeness)
+    closes: bool = True
+    copies: bool = False
 
 
 @dataclass(slots=True)
@@ -44,13 +57,23 @@ class Answer:
     nats: float = 0.0
     tokens: int = 0
     _grammar: AnswerGrammar = field(init=False)
+    _leaning: Leaning | None = field(init=False, default=None)
     _decoder: BarDecoder = field(init=False)
     _random: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
+        heard = self.ask.heard[-MOST_HEARD:]
         self._grammar = AnswerGrammar(
-            vocabulary=self.vocabulary, meter=self.ask.meter, bars=self.ask.bars, bounds=self.ask.bounds
+            vocabulary=self.vocabulary,
+            meter=self.ask.meter,
+            bars=self.ask.bars,
+            bounds=self.ask.bounds,
+            closes=self.ask.closes,
+            copies=None if self.ask.copies else tree_of(heard),
         )
+        portrait = Portrait.of(heard)
+        if portrait is not None:
+            self._leaning = Leaning(vocabulary=self.vocabulary, portrait=portrait, likeness=self.ask.likeness)
         self._decoder = BarDecoder(self.vocabulary)
         self._random = np.random.default_rng(self.ask.seed)
 
@@ -84,7 +107,8 @@ class Answer:
         for _ in range(max_tokens):
             if self.written_until >= until_step or self.done:
                 break
-            token = self.timeline.sample(self._grammar.mask(), self.ask.sampling, self._random)
+            offsets = None if self._leaning is None else self._leaning.offsets(self._grammar)
+            token = self.timeline.sample(self._grammar.mask(), self.ask.sampling, self._random, offsets=offsets)
             self.nats += self.timeline.nats(token)
             self.tokens += 1
             note = self._take(token)

@@ -270,7 +270,8 @@ class Copilot:
     def _open(self, line: BarLine) -> None:
         if line.number > self._last_opened:
             self._last_opened = line.number
-            self._trunk.open_bar(line, bpm=self.pulse.bpm)
+            # An answer's bars are opened when it is over, and before its phase is.
+            self._trunk.open_bar(line, bpm=self.pulse.bpm, played=self.phase is not Phase.ANSWERING)
 
     def _settle(self, now_tick: int, *, now_ns: int) -> None:
         self._trunk.settle(now_tick=now_tick, sounding=self._keyboard.sounding)
@@ -342,6 +343,10 @@ class Copilot:
             bounds=self.policy.bounds,
             sampling=self.policy.sampling,
             seed=branch.seed,
+            heard=self._trunk.heard(at_tick=branch.line.tick, sounding=self._keyboard.sounding),
+            likeness=self.policy.likeness,
+            closes=self.policy.closes,
+            copies=self.policy.copies,
         )
         branch.wanted_step = held_back + branch.line.meter.beat_ticks // TICKS_PER_STEP
 

@@ -36,7 +36,8 @@ class Continuation:
 def continue_piece(piece: Piece, *, voice: Voice, ask: Ask, context_bars: int) -> Continuation:
     """Answer `piece` from its next bar line on, in its meter there, having heard its last `context_bars` bars.
 
-    `ask.meter` is replaced by that meter. Raises AntiphonError for bars that the model does not know.
+    `ask.meter` is replaced by that meter, and `ask.heard` by those bars. Raises AntiphonError for bars that the model
+    does not know.
     """
     bars = bars_of(piece)
     line = piece.meters.bar(len(bars))
@@ -44,7 +45,7 @@ def continue_piece(piece: Piece, *, voice: Voice, ask: Ask, context_bars: int) -
     began = time.perf_counter()
     timeline = voice.timeline()
     timeline.feed([BOS, *encode(context, voice.vocabulary)])
-    answer = Answer(timeline, voice.vocabulary, replace(ask, meter=line.meter))
+    answer = Answer(timeline, voice.vocabulary, replace(ask, meter=line.meter, heard=tuple(context)))
     answer.write_all()
     seconds = time.perf_counter() - began
     notes = tuple(

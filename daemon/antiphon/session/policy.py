@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from antiphon.engine.sampling import Sampling
 from antiphon.music.meter import Meter
+from antiphon.session.leaning import Likeness
 from antiphon.tokens.grammar import Bounds
 
 
@@ -18,6 +19,7 @@ class Policy:
     yield_after_beats: an onset this late into an answer is the player coming back in; earlier ones end the phrase.
     pickup_beats: an onset this near before a bar line is an upbeat: the call's bars count from that line.
     remember_answers: whether the conversation that the model knows holds the answers, or the player's bars alone.
+    likeness, closes, copies: how near to the call an answer stays and how it ends, see `Ask`.
     """
 
     listen_bars: int = 4
@@ -29,6 +31,9 @@ class Policy:
     remember_answers: bool = True
     sampling: Sampling = field(default_factory=Sampling)
     bounds: Bounds = field(default_factory=Bounds)
+    likeness: Likeness = field(default_factory=Likeness)
+    closes: bool = True
+    copies: bool = False
     seed: int | None = None
 
     @property

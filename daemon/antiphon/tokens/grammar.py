@@ -70,6 +70,7 @@ class AnswerGrammar:
     bars: how many bars the answer has. bar: the one being written, from 0; -1 before the first Bar.
     step: the position being written within the bar, -1 before the bar's first.
     onsets, notes: how many were written, all bars together. chord: how many notes are written at this position.
+    last_onset: where the last one is, in steps of the answer; -1 before the first.
     closes: the last onset is on one of `strong_steps`. copies: the bars that must not come again, see `tree_of`.
     """
 
@@ -94,6 +95,7 @@ class AnswerGrammar:
         self.onsets = 0
         self.notes = 0
         self.chord = 0
+        self.last_onset = -1
         self._meter_id = vocabulary.meter_id(meter)
         self._bar_steps = meter.in_quarters.len_steps
         self._last = -1  # the last token fed
@@ -278,6 +280,7 @@ class AnswerGrammar:
         elif token in vocabulary.pitches:
             self._pitch = vocabulary.pitch_of(token)
             self.onsets += not self.chord
+            self.last_onset = self.here
             self.notes += 1
             self.chord += 1
             onset = (self.step, self._pitch)
