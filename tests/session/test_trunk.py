@@ -60,9 +60,12 @@ def test_settled_and_rest_are_the_ids_of_the_same_music_cut_at_the_bar_line(
         trunk.settle(now_tick=now, sounding=live.sounding)
         ids += trunk.take()
     rest = trunk.rest(at_tick=end_tick, sounding=live.sounding)
+    heard = trunk.heard(at_tick=end_tick, sounding=live.sounding)
     notes += offline.end_all(at_tick=end_tick)
     piece = Piece(tuple(sorted(notes)), MeterMap((BarLine(0, 0, meter),)), TempoMap(((0, 120.0),)), end_tick)
-    assert ids + rest == [BOS, *encode(cut(bars_of(piece)[:BARS]), VOCABULARY)]
+    bars = cut(bars_of(piece)[:BARS])
+    assert ids + rest == [BOS, *encode(bars, VOCABULARY)]
+    assert list(heard) == bars
     assert trunk.count == len(ids)
 
 
