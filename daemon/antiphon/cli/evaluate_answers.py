@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     of = parser.add_argument_group(
         "what it answers, instead of how well it foretells",
         description="Every system answers the windows with 4 bars of context; how the answers relate to their prompts "
-        "is set beside how those of humans do. --train-dir: music for retrieval and the n-grams, and to look for copies in.",
+        "is set beside how those of humans do. --train-dir: music for retrieval and n-grams, and to find copies in.",
     )
     of.add_argument("--answers", type=int, metavar="N", help="answers to N windows, evenly spread; 0 for all")
     of.add_argument("--seeds", type=int, default=3, metavar="N", help="answers to each window (default 3)")

@@ -27,26 +27,28 @@ def calls_of(
     Windows whose bars are not all of one meter, or that have no note on one side of the line, make no call: nobody
     could say what is asked for. Raises AntiphonError where none is left, and FileError as `load` does.
     """
+    asked = [window for window in windows if window.context_bars == CONTEXT_BARS]
+    count = len(asked) if most <= 0 else min(most, len(asked))
     calls: list[Call] = []
-    for window in windows:
-        if window.context_bars != CONTEXT_BARS:
-            continue
+    for index in np.unique(np.linspace(0, len(asked) - 1, count).round().astype(np.int64)):
+        window = asked[index]
         loaded = load(window, root)
-        bars = (*loaded.context, *loaded.target)
-        one_meter = len({bar.meter.in_quarters for bar in bars}) == 1
+        one_meter = len({bar.meter.in_quarters for bar in (*loaded.context, *loaded.target)}) == 1
         if one_meter and any(bar.notes for bar in loaded.context) and loaded.notes:
-            name = f"{window.file}, bar {window.target_bar}"
-            prompt, target = (as_written(part, vocabulary) for part in (loaded.context, loaded.target))
-            song = song_of(window.file, songs)
-            found = _elsewhere(window, root, vocabulary)
-            calls.append(Call(number=len(calls), name=name, song=song, prompt=prompt, target=target, elsewhere=found))
+            call = Call(
+                number=len(calls),
+                name=f"{window.file}, bar {window.target_bar}",
+                song=song_of(window.file, songs),
+                prompt=as_written(loaded.context, vocabulary),
+                target=as_written(loaded.target, vocabulary),
+                elsewhere=_elsewhere(window, root, vocabulary),
+            )
+            calls.append(call)
     if not calls:
         raise AntiphonError(
             f"no window has {CONTEXT_BARS} bars of context in one meter with notes", fix="choose others"
         )
-    count = len(calls) if most <= 0 else min(most, len(calls))
-    chosen = np.unique(np.linspace(0, len(calls) - 1, count).round().astype(np.int64))
-    return [replace(calls[index], number=number) for number, index in enumerate(chosen.tolist())]
+    return calls
 
 
 def _elsewhere(window: Window, root: Path, vocabulary: Vocabulary) -> tuple[Bar, ...]:
