@@ -1,4 +1,4 @@
-"""The WKV-7 recurrence that training runs on: a compiled kernel on the CPU, the chunked form elsewhere.
+"""The WKV-7 recurrence that training runs on: a compiled kernel on CPU and GPU, the chunked form elsewhere.
 
 Both equal `antiphon.model.rwkv7.wkv7`; which one runs depends only on device and dtype.
 """
@@ -13,6 +13,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from antiphon.model.wkv7_chunked import CHUNK, wkv7_chunked
+from antiphon.training.gpu_recurrence import wkv7_gpu
 from antiphon_kernels.wkv7_sequence import numba_cpu, reference
 from antiphon_kernels.wkv7_sequence.heads64 import N as HEAD_SIZE
 
@@ -31,6 +32,8 @@ def wkv7_training(
     keep: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """y [B, T, H, N] and the state after; arguments as in `wkv7_chunked`."""
+    if r.device.type == "cuda":
+        return wkv7_gpu(r, log_w, k, v, kappa, a, state, keep)
     if r.device.type != "cpu" or r.dtype != torch.float32 or r.shape[-1] != HEAD_SIZE:
         return wkv7_chunked(r, log_w, k, v, kappa, a, state, keep)
     batch, length = r.shape[:2]
