@@ -90,10 +90,11 @@ def _worst_error(device: torch.device, head_size: int) -> float:
     with torch.enable_grad():
         for dtype in (torch.float32, torch.float64):
             inputs = [x.to(device, dtype).requires_grad_() for x in (r, log_w, k, v, kappa, a, state)]
+            x_r, x_w, x_k, x_v, x_kappa, x_a, start = inputs
             if dtype == torch.float32:
-                y, _, final = _sequence(*inputs[:6], keep, inputs[6])
+                y, _, final = _sequence(x_r, x_w, x_k, x_v, x_kappa, x_a, keep, start)
             else:
-                y, final = wkv7_chunked(*inputs, keep=keep)
+                y, final = wkv7_chunked(x_r, x_w, x_k, x_v, x_kappa, x_a, start, keep)
             grads = torch.autograd.grad(y.square().sum() + final.square().sum(), inputs)
             outcomes.append([x.detach().double() for x in (y, final, *grads)])
     errors = [float((fast - exact).abs().max() / exact.abs().max()) for fast, exact in zip(*outcomes, strict=True)]
