@@ -118,6 +118,7 @@ def policy_of(player: PlayerSettings) -> Policy:
             register=player.likeness.register,
             density=player.likeness.density,
             dynamics=player.likeness.dynamics,
+            motifs=player.likeness.motifs,
         ),
         closes=player.limits.end_on_strong_beat,
         copies=player.limits.copy_bars,

@@ -25,7 +25,7 @@ from tests.session.stage import Stage
 S = 1_000_000_000
 BEAT = 960
 BAR = 4 * BEAT
-FREE = Likeness(key=0, register=0, density=0, dynamics=0)
+FREE = Likeness.of(0)
 SCALE = (60, 62, 64, 65, 67, 69, 71, 72)
 # Two bars of a scale of C major in eighths, up and down; the last beat of each is a rest.
 CALL = [Note(bar * BAR + i * 480, SCALE[:: 1 - 2 * bar][i], 440, 80) for bar in (0, 1) for i in range(6)]

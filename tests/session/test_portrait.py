@@ -69,6 +69,16 @@ def test_range_density_and_dynamics_are_those_of_the_call() -> None:
     assert made.longest_wait == 24
 
 
+def test_motifs_are_its_moves_its_places_its_lengths_and_its_rhythm() -> None:
+    waltz = Bar(Meter(3, 4), (BarNote(0, 48, 9, 80), BarNote(12, 60, 3, 80), BarNote(12, 64, 3, 80)))
+    made = portrait(bar(90), waltz, Bar(Meter(3, 4)))
+    assert made.moves == {90: {48}, 48: {60}, 60: {64}}
+    assert made.places == {0: {90, 48}, 12: {60, 64}}
+    assert made.lengths == {6, 9, 3}
+    assert len(made.rhythm) == 36
+    assert {step: share for step, share in enumerate(made.rhythm) if share} == {0: 0.5, 12: 0.5}
+
+
 def test_held_notes_count_as_sounding_together_and_repeated_ones_do_not() -> None:
     assert portrait(bar(60, 62, 64, len_steps=18)).most_at_once == 3
     assert portrait(bar(60, 62, 64, len_steps=6)).most_at_once == 1

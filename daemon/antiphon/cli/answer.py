@@ -25,6 +25,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--top-p", type=float, default=0.95, metavar="P")
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="0 for no limit")
     parser.add_argument("--min-p", type=float, default=0.0, metavar="P")
+    parser.add_argument(
+        "--likeness", type=float, default=1.0, metavar="L", help="how closely to keep to what was heard"
+    )
+    parser.add_argument("--open-ending", action="store_true", help="end anywhere, not on a strong beat alone")
+    parser.add_argument("--copies", action="store_true", help="let bars that were heard come again, note for note")
     parser.add_argument("--model", default="bundled", metavar="FILE", help="a music model; default: the bundled one")
     parser.add_argument("--answer-only", action="store_true", help="begin the file at the answer's first bar line")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
@@ -40,12 +45,15 @@ def run(args: argparse.Namespace) -> int:
     from antiphon.music.midi_file import Part, read_piece, write_parts
     from antiphon.music.tempo import TempoMap
     from antiphon.session.answer import Ask
+    from antiphon.session.leaning import Likeness
     from antiphon.session.offline import continue_piece, moved, parts_of
     from antiphon.session.voice import Voice
 
     for name, value, most in (("--bars", args.bars, 256), ("--context-bars", args.context_bars, 100_000)):
         if not 1 <= value <= most:
             raise AntiphonError(f"{name} is {value}, but must be from 1 to {most}")
+    if not 0 <= args.likeness <= 4:
+        raise AntiphonError(f"--likeness is {args.likeness}, but must be from 0 to 4")
     if args.seed < 0:
         raise AntiphonError(f"--seed is {args.seed}, but must be 0 or more")
     try:
@@ -54,7 +62,15 @@ def run(args: argparse.Namespace) -> int:
         raise AntiphonError(str(error)) from error
     piece = read_piece(args.input)
     voice = Voice.open(model_path(args.model))
-    ask = Ask(meter=COMMON_TIME, bars=args.bars, sampling=sampling, seed=args.seed)
+    ask = Ask(
+        meter=COMMON_TIME,
+        bars=args.bars,
+        sampling=sampling,
+        seed=args.seed,
+        likeness=Likeness.of(args.likeness),
+        closes=not args.open_ending,
+        copies=args.copies,
+    )
     answer = continue_piece(piece, voice=voice, ask=ask, context_bars=args.context_bars)
     if args.answer_only:
         _, response = parts_of(piece, answer)
@@ -81,6 +97,9 @@ def run(args: argparse.Namespace) -> int:
         "seconds": round(answer.seconds, 4),
         "seed": args.seed,
         "sampling": asdict(sampling),
+        "likeness": args.likeness,
+        "closes": ask.closes,
+        "copies": ask.copies,
         "model": str(args.model),
     }
     if args.json:

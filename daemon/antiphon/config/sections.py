@@ -148,6 +148,7 @@ class Likeness:
     register: float = setting(1.0, _STRENGTH, "Fewer notes above the highest and below the lowest that was played.")
     density: float = setting(1.0, _STRENGTH, "As many notes in a bar, and at once, as were played.")
     dynamics: float = setting(1.0, _STRENGTH, "Neither much softer nor much louder than was played.")
+    motifs: float = setting(1.0, _STRENGTH, "More of the rhythms and of the moves from note to note that were played.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

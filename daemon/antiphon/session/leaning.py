@@ -1,4 +1,4 @@
-"""How an answer leans towards the call: lower logits for what is not in its key, register, density and dynamics.
+"""How an answer leans towards the call: logits moved towards its key, register, density, dynamics and motifs.
 
 The grammar says what is legal; this says what is likely, and nothing here forbids.
 """
@@ -18,16 +18,20 @@ from antiphon.tokens.vocabulary import BAR, Vocabulary
 
 Floats = NDArray[np.float32]
 
-# What strength 1 takes off a logit. Chosen on the 26 prompts: the shares of foreign notes, of notes beyond the
-# register and of bars too full or too empty come to what human continuations have, or a little below.
-_FOREIGN = 1.2  # a pitch class that is not at home at all
-_BEYOND = 0.2  # a semitone beyond the register and its margin
+# What strength 1 takes off a logit, or adds to it. Chosen on 26 prompts with human continuations: foreign notes, notes
+# beyond the register and bars too full or too empty come to the human shares or a little below, motifs nearer to them.
+_FOREIGN = 0.5  # a pitch class that is not at home at all
+_BEYOND = 0.15  # a semitone beyond the register and its margin
 _FARTHEST = 6.0  # what pitches far beyond lose
 _MARGIN = 2  # semitones beyond what was played that are the player's still
 _VELOCITY_MARGIN = 8  # as much as one of 16 bins
 _BEYOND_VELOCITY = 0.08  # a velocity step beyond the dynamics and their margin
 _FULLER = 1.5  # a note more at once, or in one chord, than was ever played
 _CROWDED = 1.0  # e times as many onsets or notes as the call would have had by now
+_MOVE = 0.5  # gained by a pitch that came after the last one in the call as well
+_PLACE = 0.5  # gained by a pitch that was struck at this step of a bar of the call
+_LENGTH = 0.5  # gained by a length that a note of the call had
+_RHYTHM = 0.8  # gained by a step that every bar of the call has an onset on, over one that none has
 _SILENCE = 1.0  # a wait e times as long as the longest in the call
 _THIN = 0.5  # how much too many onsets the last bar is taken to have, so that it thins out
 # What short notes lose on the closing beat, where a note may ring: 1.5 for the shortest, nothing from a quarter on.
@@ -42,6 +46,12 @@ class Likeness:
     register: float = 1.0
     density: float = 1.0
     dynamics: float = 1.0
+    motifs: float = 1.0
+
+    @classmethod
+    def of(cls, strength: float) -> Likeness:
+        """All of them equally strong."""
+        return cls(key=strength, register=strength, density=strength, dynamics=strength, motifs=strength)
 
 
 class Leaning:
@@ -51,24 +61,39 @@ class Leaning:
         self._vocabulary = vocabulary
         self._portrait = portrait
         self._density = likeness.density
+        self._motifs = likeness.motifs
         self._fixed = np.zeros(vocabulary.size, dtype=np.float32)
         self._offsets = np.zeros(vocabulary.size, dtype=np.float32)
-        pitches = self._fixed[vocabulary.pitches.first : vocabulary.pitches.end]
-        pitch = vocabulary.grid.lowest + np.arange(len(pitches))
-        pitches -= likeness.key * _FOREIGN * (1 - np.array(portrait.at_home)[pitch % 12])
-        beyond = _beyond(pitch, portrait.lowest - _MARGIN, portrait.highest + _MARGIN)
-        pitches -= likeness.register * np.minimum(_FARTHEST, _BEYOND * beyond)
-        spoken = range(vocabulary.velocities.first, vocabulary.velocities.end)
-        velocity = np.array([vocabulary.velocity_of(token) for token in spoken])
-        beyond = _beyond(velocity, portrait.softest - _VELOCITY_MARGIN, portrait.loudest + _VELOCITY_MARGIN)
-        self._fixed[vocabulary.velocities.first : vocabulary.velocities.end] -= (
-            likeness.dynamics * _BEYOND_VELOCITY * beyond
+        self._lean_pitches(likeness)
+        self._lean_velocities(likeness)
+        lengths = [length for length in portrait.lengths if length <= vocabulary.longest_steps]
+        self._fixed[[vocabulary.duration_id(length) for length in lengths]] += likeness.motifs * _LENGTH
+        rhythm = np.array(portrait.rhythm)
+        self._rhythm = likeness.motifs * _RHYTHM * (rhythm - rhythm.mean())
+        self._moves, self._places = (
+            {at: np.array([vocabulary.pitch_id(pitch) for pitch in sorted(pitches)]) for at, pitches in figures.items()}
+            for figures in (portrait.moves, portrait.places)
         )
+
+    def _lean_pitches(self, likeness: Likeness) -> None:
+        vocabulary, portrait = self._vocabulary, self._portrait
+        pitch = np.arange(vocabulary.grid.lowest, vocabulary.grid.highest + 1)
+        foreign = 1 - np.array(portrait.at_home)[pitch % 12]
+        beyond = _beyond(pitch, portrait.lowest - _MARGIN, portrait.highest + _MARGIN)
+        lost = likeness.key * _FOREIGN * foreign + likeness.register * np.minimum(_FARTHEST, _BEYOND * beyond)
+        self._fixed[vocabulary.pitches.first : vocabulary.pitches.end] -= lost
+
+    def _lean_velocities(self, likeness: Likeness) -> None:
+        vocabulary, portrait = self._vocabulary, self._portrait
+        first, end = vocabulary.velocities.first, vocabulary.velocities.end
+        velocity = np.array([vocabulary.velocity_of(token) for token in range(first, end)])
+        beyond = _beyond(velocity, portrait.softest - _VELOCITY_MARGIN, portrait.loudest + _VELOCITY_MARGIN)
+        self._fixed[first:end] -= likeness.dynamics * _BEYOND_VELOCITY * beyond
 
     def offsets(self, grammar: AnswerGrammar) -> Floats:
         """What to add to the logits, [vocabulary size], where `grammar` stands. The array is reused."""
         vocabulary, last = self._vocabulary, grammar.last_token
-        if last in vocabulary.positions or last in vocabulary.pitches or grammar.bar < 0:
+        if last in vocabulary.pitches or grammar.bar < 0:
             return self._fixed
         offsets = self._offsets
         offsets[:] = self._fixed
@@ -76,9 +101,22 @@ class Leaning:
             if grammar.here == grammar.closing_step:
                 offsets[vocabulary.durations.first : vocabulary.durations.first + len(_RING)] -= _RING
             return offsets
-        if self._density:
+        if self._motifs:
+            self._lean_to_motifs(grammar, offsets)
+        if self._density and last not in vocabulary.positions:
             self._lean_to_density(grammar, offsets)
         return offsets
+
+    def _lean_to_motifs(self, grammar: AnswerGrammar, offsets: Floats) -> None:
+        """Favour the call's moves from pitch to pitch, its pitches at this step, and its steps of the bar."""
+        moves, places = self._moves.get(grammar.last_pitch), self._places.get(grammar.step)
+        if moves is not None:
+            offsets[moves] += self._motifs * _MOVE
+        if places is not None:
+            offsets[places] += self._motifs * _PLACE
+        if len(self._rhythm) == grammar.bar_steps:
+            positions = self._vocabulary.positions.first
+            offsets[positions : positions + grammar.bar_steps] += self._rhythm
 
     def _lean_to_density(self, grammar: AnswerGrammar, offsets: Floats) -> None:
         """Favour what brings onsets and notes nearer to what the call would have had by now."""

@@ -1,7 +1,8 @@
-"""A portrait of what was played: its key, register, density and dynamics, so that an answer can keep to them."""
+"""A portrait of what was played: its key, register, density, dynamics and motifs, for an answer to keep to."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,9 @@ class Portrait:
     at_home: by pitch class from C, 0..1, how much it belongs: it was played, or it is in the likely key.
     lowest, highest: pitches. onsets_per_step, notes_per_onset: how dense. widest: notes of the fullest chord.
     longest_wait: the most steps from an onset to the next, or from a first bar line to the first onset.
-    most_at_once: most notes that sounded together. softest, loudest: velocities.
+    most_at_once: most notes that sounded together. softest, loudest: velocities. moves: by pitch the pitches that came
+    next, in order of onset and pitch. places: by step of the bar the pitches struck there. lengths: of notes, in steps.
+    rhythm: by step, the share of bars of the last one's meter with an onset there.
     """
 
     at_home: tuple[float, ...]
@@ -56,6 +59,10 @@ class Portrait:
     most_at_once: int
     softest: int
     loudest: int
+    moves: dict[int, frozenset[int]]
+    places: dict[int, frozenset[int]]
+    lengths: frozenset[int]
+    rhythm: tuple[float, ...]
 
     @classmethod
     def of(cls, bars: Sequence[Bar]) -> Portrait | None:
@@ -71,9 +78,15 @@ class Portrait:
             start += bar.meter.in_quarters.len_steps
         if not rows:
             return None
+        moves: dict[int, set[int]] = {}
+        for (_, one, *_), (_, other, *_) in itertools.pairwise(rows):
+            moves.setdefault(one, set()).add(other)
+        places: dict[int, set[int]] = {}
+        for note in (note for bar in bars for note in bar.notes):
+            places.setdefault(note.step, set()).add(note.pitch)
         step, pitch, length, velocity, weight_of = np.array(rows).T
         sounding = np.bincount(pitch.astype(np.int64) % 12, length * weight_of, minlength=12)
-        places, chords = np.unique(step, return_counts=True)
+        onset_steps, chords = np.unique(step, return_counts=True)
         begun = np.searchsorted(np.sort(step), step, side="right")  # of the notes, how many begin by each onset,
         ended = np.searchsorted(np.sort(step + length), step, side="right")  # and how many of them are over
         return cls(
@@ -82,12 +95,25 @@ class Portrait:
             highest=int(pitch.max()),
             onsets_per_step=onsets / steps,
             notes_per_onset=float(weight_of.sum()) / onsets,
-            longest_wait=int(np.diff(places, prepend=0).max()),
+            longest_wait=int(np.diff(onset_steps, prepend=0).max()),
             widest=int(chords.max()),
             most_at_once=int((begun - ended).max()),
             softest=int(velocity.min()),
             loudest=int(velocity.max()),
+            moves={one: frozenset(others) for one, others in moves.items()},
+            places={at: frozenset(pitches) for at, pitches in places.items()},
+            lengths=frozenset(note.len_steps for bar in bars for note in bar.notes),
+            rhythm=_rhythm(bars),
         )
+
+
+def _rhythm(bars: Sequence[Bar]) -> tuple[float, ...]:
+    alike = [bar for bar in bars if bar.meter.in_quarters == bars[-1].meter.in_quarters]
+    onsets = [0] * bars[-1].meter.in_quarters.len_steps
+    for bar in alike:
+        for step in {note.step for note in bar.notes}:
+            onsets[step] += 1
+    return tuple(count / len(alike) for count in onsets)
 
 
 def _at_home(shares: Floats) -> Floats:

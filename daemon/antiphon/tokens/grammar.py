@@ -70,7 +70,7 @@ class AnswerGrammar:
     bars: how many bars the answer has. bar: the one being written, from 0; -1 before the first Bar.
     step: the position being written within the bar, -1 before the bar's first.
     onsets, notes: how many were written, all bars together. chord: how many notes are written at this position.
-    last_onset: where the last one is, in steps of the answer; -1 before the first.
+    last_onset: where the last one is, in steps of the answer; last_pitch: of the last note; both -1 before the first.
     closes: the last onset is on one of `strong_steps`. copies: the bars that must not come again, see `tree_of`.
     """
 
@@ -96,6 +96,7 @@ class AnswerGrammar:
         self.notes = 0
         self.chord = 0
         self.last_onset = -1
+        self.last_pitch = -1
         self._meter_id = vocabulary.meter_id(meter)
         self._bar_steps = meter.in_quarters.len_steps
         self._last = -1  # the last token fed
@@ -278,7 +279,7 @@ class AnswerGrammar:
         elif token in vocabulary.positions:
             self.step, self._pitch, self.chord = vocabulary.position_of(token), -1, 0
         elif token in vocabulary.pitches:
-            self._pitch = vocabulary.pitch_of(token)
+            self._pitch = self.last_pitch = vocabulary.pitch_of(token)
             self.onsets += not self.chord
             self.last_onset = self.here
             self.notes += 1
