@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from antiphon.session.voice import Voice
     from antiphon.training.corpus import Corpus
 
+_NARROWEST = 110
+"""Columns that the tables need; in a narrower terminal their lines run on."""
+
 _FIRST, _FLOAT = "first model", "model, float32"
 
 
@@ -187,6 +190,7 @@ def _give(
     if args.plots is not None:
         draw(report, args.plots)
     console = Console()
+    console.width = max(_NARROWEST, console.width)
     for sheet in tables:
         console.print(_table(sheet))
     for name in best:
@@ -195,11 +199,13 @@ def _give(
 
 
 def _table(sheet: Sheet) -> object:
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=sheet.title)
+    table = Table(title=sheet.title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, name in enumerate(sheet.columns):
-        table.add_column(name, justify="right" if number else "left")
+        head = name.replace(" ", "\n")  # a column is as wide as its numbers
+        table.add_column(head, justify="right" if number else "left", no_wrap=number > 0, min_width=0 if number else 16)
     for row in sheet.rows:
         table.add_row(*row)
     return table

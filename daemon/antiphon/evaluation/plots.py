@@ -45,7 +45,7 @@ def _gaps(report: AnswersReport) -> Any:
     axes.set_xlabel("human-likeness gap (human standard deviations; 95 % of resampled songs)")
     axes.set_xlim(left=0)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper right")
     return figure
 
 
@@ -67,16 +67,20 @@ def _distances(report: AnswersReport) -> Any:
 
 def _motif(report: AnswersReport) -> Any:
     """Motif reuse: develop, do not copy, do not wander."""
-    figure = _figure(6.5, 5)
+    figure = _figure(8, 1.4 + 0.35 * len(report.verdicts))
     axes = figure.add_subplot()
-    axes.axvspan(-MOTIF_SD, MOTIF_SD, color="tab:green", alpha=0.12)
-    axes.axhspan(-MOTIF_SD, MOTIF_SD, color="tab:green", alpha=0.12)
-    for verdict in report.verdicts:
-        bigrams, bars = verdict.motif
-        axes.plot(bigrams.value, bars.value, "o")
-        axes.annotate(verdict.name, (bigrams.value, bars.value), xytext=(4, 4), textcoords="offset points", fontsize=8)
-    axes.set_xlabel("pitch bigrams of the prompt that come back (human sd from the human mean)")
-    axes.set_ylabel("bars of the prompt that come back")
-    axes.set_xscale("symlog", linthresh=1)
-    axes.set_yscale("symlog", linthresh=1)
+    axes.axvspan(-MOTIF_SD, MOTIF_SD, color="tab:green", alpha=0.15, label=f"within {MOTIF_SD} sd of human")
+    rows = range(len(report.verdicts))
+    for which, (label, mark) in enumerate((("pitch bigrams", "o"), ("bars", "s"))):
+        found = [verdict.motif[which] for verdict in report.verdicts]
+        values = [each.value for each in found]
+        apart = [
+            [max(0.0, each.value - each.low) for each in found],
+            [max(0.0, each.high - each.value) for each in found],
+        ]
+        axes.errorbar(values, [row + 0.16 * (2 * which - 1) for row in rows], xerr=apart, fmt=mark, label=label)
+    axes.set_yticks(rows, [verdict.name for verdict in report.verdicts])
+    axes.invert_yaxis()
+    axes.set_xlabel("what of the prompt comes back (human standard deviations from the human mean)")
+    axes.legend(loc="lower right")
     return figure

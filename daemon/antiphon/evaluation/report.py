@@ -63,18 +63,14 @@ def _verdict_row(verdict: Verdict) -> tuple[str, ...]:
 
 
 def distance_sheet(report: AnswersReport) -> Sheet:
-    """A row for each measure: the human mean and deviation, then each other system's distance from it."""
-    others = report.verdicts[1:]
-    human = report.verdicts[0]
+    """What humans do, then a row for each other system: how far its means are from that."""
+    human, *others = report.verdicts
     rows = [
-        (
-            name.replace("_", " "),
-            f"{human.means[name]:.3f} ± {report.human_sd[name]:.3f}",
-            *(f"{verdict.gap.distances[name].value:+.2f}" for verdict in others),
-        )
-        for name in NAMES
+        ("human mean", *(f"{human.means[name]:.2f}" for name in NAMES)),
+        ("human sd", *(f"{report.human_sd[name]:.2f}" for name in NAMES)),
+        *((each.name, *(f"{each.gap.distances[name].value:+.2f}" for name in NAMES)) for each in others),
     ]
-    columns = ("", "human mean ± sd", *(verdict.name for verdict in others))
+    columns = ("", *(name.replace("_", " ") for name in NAMES))
     return Sheet("distance of the means, in human standard deviations", columns, tuple(rows))
 
 
@@ -116,7 +112,8 @@ def markdown(report: AnswersReport, tables: Sequence[Sheet], told: Mapping[str, 
     for sheet in tables:
         lines += [f"## {sheet.title}", "", *_markdown_rows(sheet), ""]
     lines += [
-        f"Human answers to the songs of one half and to those of the other have a gap of {_told(floor)} between them.",
+        f"Human answers to the songs of one half and to those of the other have a gap of {floor.value:.3f} "
+        f"[{floor.low:.3f}, {floor.high:.3f}] between them.",
         "",
     ]
     for name in names:
@@ -154,9 +151,9 @@ def _measures() -> list[str]:
 
 def _markdown_rows(sheet: Sheet) -> list[str]:
     rows = [sheet.columns, ("---", *("---:" for _ in sheet.columns[1:])), *sheet.rows]
-    return [f"| {' | '.join(row)} |" for row in rows]
+    return [f"| {' | '.join(row)} |".replace("\n", " ") for row in rows]
 
 
 def _told(estimate: Estimate, *, signed: bool = False) -> str:
-    form = "+.3f" if signed else ".3f"
-    return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
+    sign = "+" if signed else ""
+    return f"{estimate.value:{sign}.3f}\n{estimate.low:{sign}.2f} … {estimate.high:{sign}.2f}"

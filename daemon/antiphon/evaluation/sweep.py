@@ -39,7 +39,7 @@ def sweep_sheet(report: AnswersReport) -> Sheet:
     rows = [
         (
             verdict.name,
-            f"{verdict.gap.gap.value:.3f} [{verdict.gap.gap.low:.3f}, {verdict.gap.gap.high:.3f}]",
+            f"{verdict.gap.gap.value:.3f}\n{verdict.gap.gap.low:.2f} … {verdict.gap.gap.high:.2f}",
             f"{verdict.motif[0].value:+.2f}, {verdict.motif[1].value:+.2f}{'' if verdict.motif_is_human else ' !'}",
             f"{verdict.told_apart.value:.2f}",
             f"{verdict.frechet.value:.1f}",
