@@ -125,6 +125,14 @@ def test_a_note_on_the_closing_beat_is_given_time_to_ring() -> None:
     assert not after(third.replace("24", "12"), NONE, bars=2, closes=True).any()
 
 
+def test_a_foreign_pitch_weighs_more_on_the_closing_beat() -> None:
+    key = Likeness(key=1, register=0, density=0, dynamics=0, motifs=0)
+    head = "Bar_None TimeSig_4/4 Bar_None TimeSig_4/4 Position_"
+    before, last = (after(f"{head}{step}", key, bars=2, closes=True) for step in (12, 24))
+    assert last[of("Pitch_61")] < 2 * before[of("Pitch_61")] < 0
+    assert last[of("Pitch_60")] == before[of("Pitch_60")] == 0
+
+
 def test_the_last_bar_thins_out() -> None:
     head = "Bar_None TimeSig_4/4 Position_0 Pitch_60 Velocity_79 Duration_0.6.12"
     before = after(head, DENSITY, bars=2, closes=True)

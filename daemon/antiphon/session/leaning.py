@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from antiphon.music.time import STEPS_PER_QUARTER
 from antiphon.session.portrait import Portrait
 from antiphon.tokens.grammar import AnswerGrammar
 from antiphon.tokens.vocabulary import BAR, Vocabulary
@@ -34,8 +33,8 @@ _LENGTH = 0.5  # gained by a length that a note of the call had
 _RHYTHM = 0.8  # gained by a step that every bar of the call has an onset on, over one that none has
 _SILENCE = 1.0  # a wait e times as long as the longest in the call
 _THIN = 0.5  # how much too many onsets the last bar is taken to have, so that it thins out
-# What short notes lose on the closing beat, where a note may ring: 1.5 for the shortest, nothing from a quarter on.
-_RING = np.linspace(1.5, 0.0, STEPS_PER_QUARTER, dtype=np.float32)
+_RING = 2.0  # what the shortest note loses on the closing beat; one that sounds for half of what is left, nothing
+_LAST = 2.0  # how many times more a foreign pitch class loses on the closing beat
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +77,9 @@ class Leaning:
     def _lean_pitches(self, likeness: Likeness) -> None:
         vocabulary, portrait = self._vocabulary, self._portrait
         pitch = np.arange(vocabulary.grid.lowest, vocabulary.grid.highest + 1)
-        foreign = 1 - np.array(portrait.at_home)[pitch % 12]
+        self._foreign = likeness.key * _FOREIGN * (1 - np.array(portrait.at_home)[pitch % 12])
         beyond = _beyond(pitch, portrait.lowest - _MARGIN, portrait.highest + _MARGIN)
-        lost = likeness.key * _FOREIGN * foreign + likeness.register * np.minimum(_FARTHEST, _BEYOND * beyond)
+        lost = self._foreign + likeness.register * np.minimum(_FARTHEST, _BEYOND * beyond)
         self._fixed[vocabulary.pitches.first : vocabulary.pitches.end] -= lost
 
     def _lean_velocities(self, likeness: Likeness) -> None:
@@ -93,14 +92,19 @@ class Leaning:
     def offsets(self, grammar: AnswerGrammar) -> Floats:
         """What to add to the logits, [vocabulary size], where `grammar` stands. The array is reused."""
         vocabulary, last = self._vocabulary, grammar.last_token
+        closing = grammar.here == grammar.closing_step
         if last in vocabulary.pitches or grammar.bar < 0:
             return self._fixed
         offsets = self._offsets
         offsets[:] = self._fixed
         if last in vocabulary.velocities:
-            if grammar.here == grammar.closing_step:
-                offsets[vocabulary.durations.first : vocabulary.durations.first + len(_RING)] -= _RING
+            if closing:
+                half = (grammar.total_steps - grammar.here) // 2
+                short = _RING * (1 - np.arange(1, half) / half) if half else ()
+                offsets[vocabulary.durations.first : vocabulary.durations.first + len(short)] -= short
             return offsets
+        if closing:
+            offsets[vocabulary.pitches.first : vocabulary.pitches.end] -= _LAST * self._foreign
         if self._motifs:
             self._lean_to_motifs(grammar, offsets)
         if self._density and last not in vocabulary.positions:
