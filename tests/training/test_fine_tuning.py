@@ -20,6 +20,7 @@ from antiphon.training import snapshots
 from antiphon.training.batches import IGNORED
 from antiphon.training.config import TrainingConfig
 from antiphon.training.network import Network
+from antiphon.training.trainer import TrainingError
 from antiphon.training.validation import judge_windows
 from antiphon.training.windows import window_rows
 
@@ -168,6 +169,22 @@ def test_a_checkpoint_of_another_size_or_tokenizer_is_refused(tmp_path: Path, pa
         trainer(tmp_path / "words", replace(WINDOWS, init_from=str(tmp_path / "other.safetensors")))
     with pytest.raises(FileError, match="there is no such file"):
         trainer(tmp_path / "none", replace(WINDOWS, init_from=str(tmp_path / "nowhere")))
+
+
+def test_gradients_are_clipped_to_a_norm_of_one(tmp_path: Path) -> None:
+    made = trainer(tmp_path, replace(WINDOWS, clip=1.0))
+    with torch.no_grad():
+        made.network.head.weight.mul_(50.0)
+    _, norm, *_ = made.step(0.1)
+    gradients = [parameter.grad for parameter in made.network.parameters() if parameter.grad is not None]
+    assert norm > 2.0
+    assert float(torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()) <= 1.0001
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="CUDA finds no GPU"):
+        trainer(tmp_path, replace(WINDOWS, device="cuda"))
 
 
 def test_windows_of_no_bars_are_refused() -> None:

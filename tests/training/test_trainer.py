@@ -278,6 +278,7 @@ def test_every_unknown_knob_is_named() -> None:
         ({"batch_tokens": 1000, "cut_bars": 2}, ["batch_tokens must", "cut_bars"]),
         ({"transpose_low": 3, "velocity_bins": -1, "seed": -1}, ["transpose_low", "velocity_bins", "seed"]),
         ({"steps": True}, ["steps must be of type int"]),
+        ({"device": "cuda:x"}, ["device must be cpu"]),
     ],
 )
 def test_every_wrong_knob_is_told_at_once(knobs: dict[str, object], words: list[str]) -> None:

@@ -24,6 +24,7 @@ _OPTIONS: dict[str, tuple[type, str]] = {
     "context": (int, "tokens a sample holds, a multiple of 16 (default 1024)"),
     "lr": (float, "the highest learning rate (default 0.002)"),
     "seed": (int, "the first weights, the order of the pieces and their variations follow from it (default 1)"),
+    "device": (str, "what to work on: cpu (default), cuda or cuda:N"),
     "threads": (int, "threads to work on; 0 for all cores (default)"),
 }
 _SWITCHES = {

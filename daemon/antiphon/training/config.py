@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from antiphon.training.window_bars import WindowBars
 
 HEAD_SIZE = 64
 OPTIMIZERS = ("muon", "adamw")
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +27,9 @@ class TrainingConfig:
     step, a multiple of context. lr falls from its peak to lr * lr_final_share along a cosine planned over
     the run's end. optimizer: muon or adamw, see `Optimizer`. bf16: matmuls in bfloat16. compile: let torch.compile
     fuse what it can (needs a C compiler). keep: step checkpoints kept beside the best. valid_pieces: pieces judged at
-    each validation.
-    transpose_low…cut_bars: see `Augmentation`. threads: 0 = all cores. init_from: a checkpoint, or a run's folder,
-    whose weights to begin with instead of random ones. label_smoothing: the share of a target's weight that is spread
-    over all ids.
+    each validation. transpose_low…cut_bars: see `Augmentation`. device: cpu, or cuda or cuda:N for a GPU.
+    threads: 0 = all cores. init_from: a checkpoint, or a run's folder, whose weights to begin with instead of random
+    ones. label_smoothing: the share of a target's weight that is spread over all ids.
 
     windows: learn from the completions of windows alone, instead of from whole pieces: context_bars_low to
     context_bars_high bars of context, then completion_bars_low to completion_bars_high bars that are learnt.
@@ -54,6 +55,7 @@ class TrainingConfig:
     seed: int = 1
     bf16: bool = True
     compile: bool = False
+    device: str = "cpu"
     threads: int = 0
     checkpoint_every: int = 250
     validate_every: int = 250
@@ -104,6 +106,7 @@ class TrainingConfig:
                 0 <= share <= 1 for share in (self.lr_final_share, self.cut_samples, self.cut_bars)
             )
             and all(0 <= beta < 1 for beta in (self.beta1, self.beta2)),
+            "device must be cpu, cuda or cuda:N": _DEVICE.fullmatch(self.device) is not None,
             f"optimizer must be one of {', '.join(OPTIMIZERS)}": self.optimizer in OPTIMIZERS,
             "muon_lr_factor must be above 0": self.muon_lr_factor > 0,
             "weight_decay must not be negative": self.weight_decay >= 0,

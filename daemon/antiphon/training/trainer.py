@@ -71,6 +71,9 @@ class Trainer:
         # Where a checkpoint lay on this machine tells nobody anything.
         told = replace(config, init_from=Path(config.init_from).name)
         self._metadata = {"tokenizer": tokenizer, "corpus": corpus.fingerprint(), "training": told.to_json()}
+        if config.device != "cpu" and not torch.cuda.is_available():
+            raise TrainingError(f"{config.device} is wanted, and CUDA finds no GPU", fix="set device to cpu")
+        self.device = torch.device(config.device)
         optimizer_state: dict[str, Any] | None = None
         if resume:
             self.counters, saved, optimizer_state = snapshots.load(snapshots.newest_folder(out))
@@ -85,7 +88,7 @@ class Trainer:
         self._metadata |= begun
         out.mkdir(parents=True, exist_ok=True)
         dtype = torch.bfloat16 if config.bf16 else torch.float32
-        self.network = Network(spec, weights, compute_dtype=dtype)
+        self.network = Network(spec, weights, compute_dtype=dtype).to(self.device)
         self.optimizer = Optimizer(
             self.network.named_parameters(),
             kind=config.optimizer,
@@ -171,8 +174,8 @@ class Trainer:
         batch = self.next_batch()
         lr = learning_rate(config, step=self.counters.step, progress=done)
         self.optimizer.zero_grad()
-        targets = torch.from_numpy(batch.targets)
-        loss = self._loss(torch.from_numpy(batch.tokens), targets, torch.from_numpy(batch.starts))
+        arrays = (batch.tokens, batch.targets, batch.starts)
+        loss = self._loss(*(torch.from_numpy(array).to(self.device) for array in arrays))
         loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip))
         value = float(loss.detach())
@@ -181,7 +184,7 @@ class Trainer:
             self._bad_steps = 0
         else:
             self._pass_over(batch, value, norm)
-        tokens = int((targets != IGNORED).sum())
+        tokens = int((batch.targets != IGNORED).sum())
         self.counters = replace(self.counters, step=self.counters.step + 1, tokens=self.counters.tokens + tokens)
         return value, norm, lr, tokens
 

@@ -48,6 +48,7 @@ def judge(
     pieces = [_whole(corpus, ranges, int(piece), max_tokens) for piece in chosen]
     pieces.sort(key=len)
     nats, tokens, notes = 0.0, 0, 0
+    device = network.emb.weight.device
     training = network.training
     network.eval()
     with torch.inference_mode():
@@ -60,7 +61,8 @@ def judge(
             for row, ids in enumerate(rows):
                 inputs[row, : len(ids) - 1] = torch.from_numpy(ids[:-1].astype(np.int64))
                 targets[row, : len(ids) - 1] = torch.from_numpy(ids[1:].astype(np.int64))
-            logits, _ = network(inputs)
+            targets = targets.to(device)
+            logits, _ = network(inputs.to(device))
             losses = functional.cross_entropy(
                 logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
             )
@@ -83,15 +85,17 @@ def judge_windows(
         rows = rows[: max(1, max_tokens // context)]
     at_once = max(1, _TOKENS_AT_ONCE // context)
     nats, tokens, notes = 0.0, 0, 0
+    device = network.emb.weight.device
     training = network.training
     network.eval()
     with torch.inference_mode():
         for first in range(0, len(rows), at_once):
             some = rows[first : first + at_once]
             batch = make_batch(some, corpus, ranges, context=context, augmentation=None, seeds=[(0,)] * len(some))
-            targets = torch.from_numpy(batch.targets)
+            arrays = (batch.tokens, batch.starts, batch.targets)
+            ids, starts, targets = (torch.from_numpy(array).to(device) for array in arrays)
             wanted = targets != IGNORED
-            hidden, _ = network.hidden(torch.from_numpy(batch.tokens), None, torch.from_numpy(batch.starts))
+            hidden, _ = network.hidden(ids, None, starts)
             logits, targets = network.logits_of(rows_where(hidden, wanted)), targets[wanted]
             nats += float(functional.cross_entropy(logits.float(), targets, reduction="none").double().sum())
             tokens += len(targets)
