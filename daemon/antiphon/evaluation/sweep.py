@@ -10,7 +10,7 @@ from antiphon.evaluation.report import Sheet
 from antiphon.evaluation.systems import ModelAnswers, System
 from antiphon.session.voice import Voice
 
-TEMPERATURES = (0.85, 0.95, 1.05)
+TEMPERATURES = (0.9, 0.95, 1.0)
 CUTS = ((0.9, 0.0), (0.95, 0.0), (0.98, 0.0), (1.0, 0.03), (1.0, 0.08))
 """(top-p, min-p): one of the two cuts the tail, not both."""
 
