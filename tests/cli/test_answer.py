@@ -165,8 +165,29 @@ def test_a_bad_file_is_one_clear_line_with_its_name_and_writes_nothing(tmp_path:
     assert not (tmp_path / "out.mid").exists()
 
 
+def test_an_answer_may_be_left_to_the_model(tmp_path: Path, model: Path) -> None:
+    source = prompt(tmp_path / "in.mid")
+    free = ("--likeness", "0", "--open-ending", "--copies")
+    told = []
+    for name, options in (("near", ()), ("free", free)):
+        done = antiphon("answer", source, "-o", tmp_path / name, "--model", model, "--json", *options)
+        told.append(json.loads(done.stdout))
+    near, left = told
+    assert (near["likeness"], near["closes"], near["copies"]) == (1.0, True, False)
+    assert (left["likeness"], left["closes"], left["copies"]) == (0.0, False, True)
+    assert (tmp_path / "near").read_bytes() != (tmp_path / "free").read_bytes()
+
+
 @pytest.mark.parametrize(
-    "options", [("--bars", "0"), ("--top-p", "2"), ("--temperature", "-1"), ("--context-bars", "0"), ("--seed", "-1")]
+    "options",
+    [
+        ("--bars", "0"),
+        ("--top-p", "2"),
+        ("--temperature", "-1"),
+        ("--context-bars", "0"),
+        ("--seed", "-1"),
+        ("--likeness", "5"),
+    ],
 )
 def test_an_option_out_of_range_is_refused(tmp_path: Path, model: Path, options: tuple[str, str]) -> None:
     source = prompt(tmp_path / "in.mid")
