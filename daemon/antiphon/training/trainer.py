@@ -23,9 +23,10 @@ from torch import Tensor
 from antiphon.errors import AntiphonError, FileError
 from antiphon.model.checkpoint import Checkpoint
 from antiphon.training import snapshots
-from antiphon.training.batches import IGNORED, Batch, Sample, epoch_rows, make_batch
+from antiphon.training.batches import IGNORED, Batch
 from antiphon.training.config import TrainingConfig
 from antiphon.training.corpus import Corpus
+from antiphon.training.course import Course, Place
 from antiphon.training.first_weights import first_weights
 from antiphon.training.ids import IdRanges
 from antiphon.training.memory import keep_freed_memory
@@ -36,7 +37,6 @@ from antiphon.training.schedule import learning_rate, progress
 from antiphon.training.slicing import rows_where
 from antiphon.training.snapshots import Counters
 from antiphon.training.validation import Judgement, judge, judge_windows
-from antiphon.training.windows import window_rows
 
 MAX_BAD_STEPS = 5
 """So many batches in a row may be passed over for a loss or gradient that is not finite; then the run has failed."""
@@ -108,8 +108,7 @@ class Trainer:
             self._hidden = torch.compile(self._plain_hidden, dynamic=False)
         elif config.compile:
             self._loss = torch.compile(self._plain_loss, dynamic=False)
-        self._rows: list[list[Sample]] = []
-        self._rows_epoch = -1
+        self._course = Course(config, corpus=corpus, ranges=ranges)
         self._bad_steps = 0
         self._last_judged = -1
         self._saved_step = self.counters.step if resume else -1
@@ -131,7 +130,7 @@ class Trainer:
         keep_freed_memory()
         started = time.monotonic() - self.counters.elapsed_s
         finished = False
-        with log, bar_on(console) as bar:
+        with log, self._course, bar_on(console) as bar:
             if config.init_from and self.counters.step == 0:
                 # What was there before is the first to beat.
                 self._judge(log, bar)
@@ -278,41 +277,9 @@ class Trainer:
 
     def next_batch(self) -> Batch:
         """The next rows of the epoch, or of the one after it, as a batch; the counters move on."""
-        config, counters = self.config, self.counters
-        wanted = config.batch_tokens // config.context
-        rows: list[list[Sample]] = []
-        seeds: list[tuple[int, ...]] = []
-        epoch, row = counters.epoch, counters.row
-        while len(rows) < wanted:
-            plan = self._epoch(epoch)
-            if row >= len(plan):
-                epoch, row = epoch + 1, 0
-                continue
-            rows.append(plan[row])
-            # 1 keeps these streams apart from the plan's own, which ends in 0.
-            seeds.append((config.seed, epoch, 1, row))
-            row += 1
-        self.counters = replace(counters, epoch=epoch, row=row)
-        return make_batch(
-            rows,
-            self.corpus,
-            self.ranges,
-            context=config.context,
-            augmentation=config.augmentation,
-            seeds=seeds,
-        )
-
-    def _epoch(self, epoch: int) -> list[list[Sample]]:
-        if self._rows_epoch != epoch:
-            config, bars = self.config, self.config.window_bars
-            if bars is None:
-                self._rows = epoch_rows(self.corpus, self.ranges, context=config.context, seed=config.seed, epoch=epoch)
-            else:
-                self._rows = window_rows(
-                    self.corpus, self.ranges, context=config.context, bars=bars, seed=config.seed, epoch=epoch
-                )
-            self._rows_epoch = epoch
-        return self._rows
+        batch, after = self._course.at(Place(self.counters.epoch, self.counters.row))
+        self.counters = replace(self.counters, epoch=after.epoch, row=after.row)
+        return batch
 
 
 class _Log:
