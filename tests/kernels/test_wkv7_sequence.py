@@ -90,7 +90,9 @@ def test_a_row_does_not_depend_on_the_rest_of_the_batch_nor_on_threads(threads: 
     grads = numba_cpu.backward(*case.inputs, case.keep, held, kept, case.dy, case.dfinal, threads=threads)
     row = np.s_[2:3]
     alone = [x[row].copy() for x in case.inputs]
-    y_alone, held_alone, kept_alone, final_alone = numba_cpu.forward(*alone, case.keep[row].copy(), case.start[row].copy())
+    y_alone, held_alone, kept_alone, final_alone = numba_cpu.forward(
+        *alone, case.keep[row].copy(), case.start[row].copy()
+    )
     np.testing.assert_array_equal(y[row], y_alone)
     np.testing.assert_array_equal(final[row], final_alone)
     grads_alone = numba_cpu.backward(

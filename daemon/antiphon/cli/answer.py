@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antiphon.cli.sampling_options import add_sampling_options, sampling_of
+
 if TYPE_CHECKING:
     from antiphon.music.note import Piece
     from antiphon.session.offline import Continuation
@@ -21,10 +23,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--bars", type=int, default=4, metavar="M", help="bars of the answer, 1 to 256 (default 4)")
     parser.add_argument("--context-bars", type=int, default=64, metavar="N", help="bars heard before it (default 64)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same answer")
-    parser.add_argument("--temperature", type=float, default=0.95, metavar="T", help="0 always takes the likeliest")
-    parser.add_argument("--top-p", type=float, default=0.95, metavar="P")
-    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="0 for no limit")
-    parser.add_argument("--min-p", type=float, default=0.0, metavar="P")
+    add_sampling_options(parser)
     parser.add_argument(
         "--likeness", type=float, default=1.0, metavar="L", help="how closely to keep to what was heard"
     )
@@ -38,7 +37,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer one file. Raises AntiphonError for a bad file or option."""
-    from antiphon.engine.sampling import Sampling
     from antiphon.errors import AntiphonError
     from antiphon.library.bundled import model_path
     from antiphon.music.meter import COMMON_TIME, MeterMap
@@ -56,10 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise AntiphonError(f"--likeness is {args.likeness}, but must be from 0 to 4")
     if args.seed < 0:
         raise AntiphonError(f"--seed is {args.seed}, but must be 0 or more")
-    try:
-        sampling = Sampling(temperature=args.temperature, top_p=args.top_p, top_k=args.top_k, min_p=args.min_p)
-    except ValueError as error:
-        raise AntiphonError(str(error)) from error
+    sampling = sampling_of(args)
     piece = read_piece(args.input)
     voice = Voice.open(model_path(args.model))
     ask = Ask(

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antiphon.cli.sampling_options import add_sampling_options, sampling_of
+
 if TYPE_CHECKING:
     from antiphon.engine.sampling import Sampling
     from antiphon.evaluation.answers import AnswersReport
@@ -33,10 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     of.add_argument("--answers", type=int, metavar="N", help="answers to N windows, evenly spread; 0 for all")
     of.add_argument("--seeds", type=int, default=3, metavar="N", help="answers to each window (default 3)")
-    of.add_argument("--temperature", type=float, default=0.95, metavar="T")
-    of.add_argument("--top-p", type=float, default=0.95, metavar="P")
-    of.add_argument("--top-k", type=int, default=0, metavar="K")
-    of.add_argument("--min-p", type=float, default=0.0, metavar="P")
+    add_sampling_options(of)
     of.add_argument("--sweep", action="store_true", help="try many settings of the sampling, the model alone")
     of.add_argument("--plots", type=Path, metavar="DIR", help="draw what was found there")
     of.add_argument("--markdown", type=Path, metavar="OUT.md", help="write the tables and what they mean there")
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.answers < 0 or args.seeds < 1:
         raise AntiphonError("--answers must be 0 or more, and --seeds 1 or more")
-    sampling = _sampling(args)
+    sampling = sampling_of(args)
     path = model_path(args.model)
     voice = Voice.open(path)
     calls = _calls(args, voice)
@@ -81,16 +80,6 @@ def run(args: argparse.Namespace) -> int:
         )
     _give(args, path, report, sheets(report), best=[MODEL])
     return 0
-
-
-def _sampling(args: argparse.Namespace) -> Sampling:
-    from antiphon.engine.sampling import Sampling
-    from antiphon.errors import AntiphonError
-
-    try:
-        return Sampling(temperature=args.temperature, top_p=args.top_p, top_k=args.top_k, min_p=args.min_p)
-    except ValueError as error:
-        raise AntiphonError(str(error)) from error
 
 
 def _calls(args: argparse.Namespace, voice: Voice) -> list[Call]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antiphon.cli.sampling_options import add_sampling_options, sampling_of
+
 if TYPE_CHECKING:
     from antiphon.music.note import Piece
     from antiphon.session.offline import Continuation
@@ -45,6 +47,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--bars", type=int, default=4, metavar="M", help="bars of an answer, 1 to 256 (default 4)")
     parser.add_argument("--context-bars", type=int, default=64, metavar="N", help="bars heard before it (default 64)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="S", help="an answer for each (default 1)")
+    add_sampling_options(parser)
     parser.add_argument("--model", default="bundled", metavar="FILE", help="a music model; default: the bundled one")
     parser.add_argument("--sound-font", type=Path, metavar="SF2", help="what FluidSynth plays with (default: look)")
     parser.set_defaults(run=run)
@@ -67,12 +70,13 @@ def run(args: argparse.Namespace) -> int:
         raise AntiphonError("two prompts have the same file name", fix="their answers would overwrite each other")
     pieces = [read_piece(path) for path in args.prompts]
     sound_font = _sound_font(args.sound_font)
+    sampling = sampling_of(args)
     voice = Voice.open(model_path(args.model))
     args.output.mkdir(parents=True, exist_ok=True)
     page: list[_Heard] = []
     for name, piece in zip(names, pieces, strict=True):
         for seed in args.seeds:
-            ask = Ask(meter=COMMON_TIME, bars=args.bars, seed=seed)
+            ask = Ask(meter=COMMON_TIME, bars=args.bars, sampling=sampling, seed=seed)
             answer = continue_piece(piece, voice=voice, ask=ask, context_bars=args.context_bars)
             page.append(_laid_out(args.output, name, seed, piece, answer, bars=args.bars, sound_font=sound_font))
             print(f"{name}, seed {seed}: {page[-1].told}")
