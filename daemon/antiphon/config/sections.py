@@ -108,10 +108,10 @@ class Sampling:
     """How boldly an answer is chosen."""
 
     temperature: float = setting(
-        0.95, Number(0.0, 4.0), "Below 1 plays safer, above 1 bolder; 0 always takes the likeliest."
+        1.0, Number(0.0, 4.0), "Below 1 plays safer, above 1 bolder; 0 always takes the likeliest."
     )
     top_p: float = setting(
-        0.95, Number(0.0, 1.0), "Only the likeliest choices that share this much probability; 1 for all."
+        0.98, Number(0.0, 1.0), "Only the likeliest choices that share this much probability; 1 for all."
     )
     top_k: int = setting(0, Whole(0, 65536), "Only this many likeliest choices; 0 for all.")
     min_p: float = setting(

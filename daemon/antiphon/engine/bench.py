@@ -27,7 +27,7 @@ from antiphon.model.quantize import dequantize
 OUR_TOKENS = 256  # per round: some 60 ms
 PLAIN_TOKENS = 16  # per round: some 100 ms
 REPEATS = 300  # of what takes microseconds
-USUAL = Sampling(temperature=0.95, top_p=0.95)
+USUAL = Sampling(temperature=1.0, top_p=0.98)
 _SEED = 1
 
 

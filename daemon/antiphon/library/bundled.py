@@ -6,10 +6,13 @@ from pathlib import Path
 
 from antiphon.errors import FileError
 
-FIRST = Path(__file__).parent / "bundled" / "antiphon-first.safetensors"
+_FOLDER = Path(__file__).parent / "bundled"
+
+FIRST = _FOLDER / "antiphon-first.safetensors"
 """The first model there was: what later ones are measured against."""
 
-BUNDLED = FIRST
+BUNDLED = _FOLDER / "antiphon-second.safetensors"
+"""The one that plays unless another is named."""
 
 
 def model_path(name: str) -> Path:

@@ -17,9 +17,10 @@ from antiphon.tokens.vocabulary import BAR, Vocabulary
 
 Floats = NDArray[np.float32]
 
-# What strength 1 takes off a logit, or adds to it. Chosen on 26 prompts with human continuations: foreign notes, notes
+# What strength 1 takes off a logit, or adds to it. Chosen on prompts with human continuations: foreign notes, notes
 # beyond the register and bars too full or too empty come to the human shares or a little below, motifs nearer to them.
-_FOREIGN = 0.5  # a pitch class that is not at home at all
+# Those of key and motifs were halved for a model that keeps to both better by itself (100 windows of 100 songs).
+_FOREIGN = 0.25  # a pitch class that is not at home at all
 _BEYOND = 0.15  # a semitone beyond the register and its margin
 _FARTHEST = 6.0  # what pitches far beyond lose
 _MARGIN = 2  # semitones beyond what was played that are the player's still
@@ -27,10 +28,10 @@ _VELOCITY_MARGIN = 8  # as much as one of 16 bins
 _BEYOND_VELOCITY = 0.08  # a velocity step beyond the dynamics and their margin
 _FULLER = 1.5  # a note more at once, or in one chord, than was ever played
 _CROWDED = 1.0  # e times as many onsets or notes as the call would have had by now
-_MOVE = 0.5  # gained by a pitch that came after the last one in the call as well
-_PLACE = 0.5  # gained by a pitch that was struck at this step of a bar of the call
-_LENGTH = 0.5  # gained by a length that a note of the call had
-_RHYTHM = 0.8  # gained by a step that every bar of the call has an onset on, over one that none has
+_MOVE = 0.25  # gained by a pitch that came after the last one in the call as well
+_PLACE = 0.25  # gained by a pitch that was struck at this step of a bar of the call
+_LENGTH = 0.25  # gained by a length that a note of the call had
+_RHYTHM = 0.4  # gained by a step that every bar of the call has an onset on, over one that none has
 _SILENCE = 1.0  # a wait e times as long as the longest in the call
 _THIN = 0.5  # how much too many onsets the last bar is taken to have, so that it thins out
 _RING = 2.0  # what the shortest note loses on the closing beat; one that sounds for half of what is left, nothing
