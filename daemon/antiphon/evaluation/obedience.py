@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from antiphon.evaluation.call import Call
-from antiphon.evaluation.simple_answers import bar_steps
 from antiphon.music.bar import Bar
 from antiphon.music.normalise import HIGHEST, LOWEST, placed
+from antiphon.tokens.grammar import strong_steps
 
 
 def obeys(call: Call, answer: Sequence[Bar]) -> bool:
@@ -33,12 +33,9 @@ def obeys(call: Call, answer: Sequence[Bar]) -> bool:
 
 
 def ends_strongly(answer: Sequence[Bar]) -> bool:
-    """Whether the last onset falls on a strong beat: the downbeat, or the middle of a bar that halves into beats."""
+    """Whether the last onset falls on a strong beat of its bar, as `tokens.grammar.strong_steps` has them."""
     sounding = [bar for bar in answer if bar.notes]
     if not sounding:
         return False
     last = sounding[-1]
-    length = bar_steps(last)
-    step = last.notes[-1].step
-    beats = last.meter.len_ticks // last.meter.beat_ticks
-    return step == 0 or (beats % 2 == 0 and beats > 2 and 2 * step == length)
+    return last.notes[-1].step in strong_steps(last.meter, bars=len(answer))

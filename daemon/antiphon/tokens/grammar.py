@@ -54,14 +54,16 @@ class Bounds:
 def strong_steps(meter: Meter, *, bars: int) -> tuple[int, ...]:
     """The steps of the last of `bars` bars on which an answer may end: its downbeat, and the strongest beat after it.
 
-    That is the middle of a bar of an even number of beats, and the beginning of the shorter group in five or seven
-    (3+2, 4+3); a bar of three has none. A single bar may end on any beat: it is too short to thin out.
+    That is the middle of a bar of four or more beats, or of two dotted or half ones, and the beginning of the shorter
+    group in five or seven (3+2, 4+3); a bar of three, or of two quarters or shorter, has none. A single bar may end on
+    any beat: it is too short to thin out.
     """
     beat = meter.beat_ticks // TICKS_PER_STEP
     beats = max(1, meter.len_ticks // meter.beat_ticks)
     if bars == 1:
         return tuple(beat * index for index in range(beats))
-    return (0,) if beats in (1, 3) else (0, (beats + 1) // 2 * beat)
+    two_short = meter.beats == 2 and meter.unit >= 4
+    return (0,) if beats in (1, 3) or two_short else (0, (beats + 1) // 2 * beat)
 
 
 class AnswerGrammar:
