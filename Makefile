@@ -38,9 +38,10 @@ format: setup-dev ## lay out the code and mend what can be mended by itself
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-bench: setup ## how fast the model decodes, and how punctual the answers are
+bench: setup ## how fast the model decodes and learns, and how punctual the answers are
 	$(BIN)/antiphon bench decode
 	$(BIN)/antiphon bench live
+	$(BIN)/antiphon bench train
 
 clean: ## remove what was built and installed here
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

@@ -12,6 +12,7 @@ from small_model import small_checkpoint, write_small_model
 from training.small_corpus import VOCABULARY, random_bars, random_corpus
 
 from antiphon.cli.main import main
+from antiphon.library.bundled import FIRST
 from antiphon.model import checkpoint
 from antiphon.model.checkpoint import Checkpoint
 from antiphon.model.spec import ModelSpec
@@ -106,7 +107,7 @@ def test_the_first_model_beside_itself_differs_by_nothing_and_ngrams_are_counted
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     windows = write("pieces/w.jsonl", [dict(WINDOW)])  # files are looked for beside the windows
-    assert main(["evaluate", "--windows", windows, "--json", "out.json", "--quiet"]) == 0
+    assert main(["evaluate", str(FIRST), "--windows", windows, "--json", "out.json", "--quiet"]) == 0
     systems = json.loads((here / "out.json").read_text())["windows"][0]["systems"]
     assert list(systems) == ["model", "first"]
     assert systems["model"] == systems["first"]
