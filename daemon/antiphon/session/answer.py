@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from antiphon.engine.sampling import Sampling
 from antiphon.engine.timeline import Timeline
 from antiphon.music.bar import Bar, BarNote
 from antiphon.music.meter import Meter
 from antiphon.session.leaning import Leaning, Likeness
+from antiphon.session.moving_on import keep_moving_on, moves_of
 from antiphon.session.portrait import Portrait
 from antiphon.session.trunk import MOST_HEARD
 from antiphon.tokens.copies import tree_of
@@ -60,6 +62,7 @@ class Answer:
     _leaning: Leaning | None = field(init=False, default=None)
     _decoder: BarDecoder = field(init=False)
     _random: np.random.Generator = field(init=False)
+    _moves: NDArray[np.intp] = field(init=False)
 
     def __post_init__(self) -> None:
         heard = self.ask.heard[-MOST_HEARD:]
@@ -76,6 +79,7 @@ class Answer:
             self._leaning = Leaning(vocabulary=self.vocabulary, portrait=portrait, likeness=self.ask.likeness)
         self._decoder = BarDecoder(self.vocabulary)
         self._random = np.random.default_rng(self.ask.seed)
+        self._moves = moves_of(self.vocabulary)
 
     @property
     def done(self) -> bool:
@@ -107,8 +111,7 @@ class Answer:
         for _ in range(max_tokens):
             if self.written_until >= until_step or self.done:
                 break
-            offsets = None if self._leaning is None else self._leaning.offsets(self._grammar)
-            token = self.timeline.sample(self._grammar.mask(), self.ask.sampling, self._random, offsets=offsets)
+            token = self._drawn()
             self.nats += self.timeline.nats(token)
             self.tokens += 1
             note = self._take(token)
@@ -118,6 +121,15 @@ class Answer:
                 new.append(note)
         self.notes += new
         return new
+
+    def _drawn(self) -> int:
+        mask = self._grammar.mask()
+        offsets = None if self._leaning is None else self._leaning.offsets(self._grammar)
+        if self._grammar.last_token in self.vocabulary.durations:
+            if offsets is None:
+                offsets = np.zeros(self.vocabulary.size, dtype=np.float32)
+            keep_moving_on(offsets, logits=self.timeline.logits, mask=mask, moves=self._moves)
+        return self.timeline.sample(mask, self.ask.sampling, self._random, offsets=offsets)
 
     def write_all(self) -> list[BarNote]:
         """Write to the end."""

@@ -34,7 +34,7 @@ _LENGTH = 0.25  # gained by a length that a note of the call had
 _RHYTHM = 0.4  # gained by a step that every bar of the call has an onset on, over one that none has
 _SILENCE = 1.0  # a wait e times as long as the longest in the call
 _THIN = 0.5  # how much too many onsets the last bar is taken to have, so that it thins out
-_RING = 2.0  # what the shortest note loses on the closing beat; one that sounds for half of what is left, nothing
+_RING = 4.0  # what the shortest note loses on the closing beat; one that sounds for half of what is left, nothing
 _LAST = 2.0  # how many times more a foreign pitch class loses on the closing beat
 
 
