@@ -16,7 +16,7 @@ from antiphon.tokens.encoder import encode
 from antiphon.tokens.piano import PianoTokenizer
 from antiphon.tokens.vocabulary import BAR, BOS
 from antiphon.tokens.windows import Pair, create_context_completion_pairs
-from antiphon.training.copilot import CopilotDataset, collate_fn, loader, read_pairs
+from antiphon.training.copilot import MAX_LINE_BYTES, CopilotDataset, collate_fn, loader, read_pairs
 from antiphon.training.network import Network
 from antiphon.training.slicing import physical_slicing
 
@@ -176,10 +176,9 @@ def test_a_line_that_is_no_pair_is_named(tmp_path: Path, line: str, words: str) 
     assert refusal.value.where == f"{path}:2"
 
 
-def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.training.copilot.MAX_LINE_BYTES", 1000)
+def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
-    path.write_text('{"context": [' + "1," * 600 + '1], "completion": [1]}\n')
+    path.write_text('{"context": [' + "1," * (MAX_LINE_BYTES // 2) + '1], "completion": [1]}\n')
     with pytest.raises(FileError, match="a line of more than"):
         read_pairs(path)
     with pytest.raises(FileError, match="No such file"):
