@@ -1,0 +1,101 @@
+"""Where the bytes of a matrix lie, and the writing of one matrix into its place in memory that all matrices share.
+
+Interleaved (for VNNI and tiles): a block is 32 outputs, its bytes [plane][quad of inputs][output][input of the quad],
+each 128 higher than the weight. Plain: [plane][output][input]. BY_INPUT: [plane][input][output], one run of all outputs
+after the other; interleaved, outputs within a block stand as `by_input.py` says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from antiphon_kernels.linear import format as fmt
+from antiphon_kernels.linear.format import BLOCK, up
+
+Array = npt.NDArray[Any]
+
+SPARE = 64  # bytes after a matrix that lies by input: the last run may be read in whole vectors
+
+
+def sizes_of(form: int, outputs: int, inputs: int, *, group: int = 0, order: int = fmt.BY_OUTPUT) -> tuple[int, int]:
+    """(bytes of weights, float32 numbers of scales) that a matrix takes, both whole cache lines.
+
+    ValueError for sizes that cannot be held.
+    """
+    if not 0 < inputs <= fmt.MOST_INPUTS or outputs <= 0:
+        raise ValueError(f"a matrix of {outputs} x {inputs} cannot be held: 1 to {fmt.MOST_INPUTS} inputs are")
+    blocks, padded = up(outputs, BLOCK) // BLOCK, up(inputs, fmt.INPUTS_PAD)
+    planes = 2 if form == fmt.INT16_ROWS else 1
+    spare = SPARE if order == fmt.BY_INPUT else 0
+    return planes * blocks * BLOCK * padded + spare, up(blocks * BLOCK, 16)
+
+
+def describe(
+    form: int, outputs: int, inputs: int, *, group: int = 0, order: int = fmt.BY_OUTPUT, at: int = 0, scales: int = 0
+) -> npt.NDArray[np.int64]:
+    """The row of int64 of a matrix whose weights begin at byte `at` and whose scales at float `scales`."""
+    row = np.zeros(fmt.MATRIX_COLUMNS, np.int64)
+    row[fmt.FORMAT], row[fmt.AT], row[fmt.SCALES], row[fmt.GROUP], row[fmt.ORDER] = form, at, scales, group, order
+    row[fmt.INPUTS], row[fmt.OUTPUTS] = inputs, outputs
+    row[fmt.BLOCKS], row[fmt.PADDED] = up(outputs, BLOCK) // BLOCK, up(inputs, fmt.INPUTS_PAD)
+    return row
+
+
+def lay_out(
+    values: Array,
+    scales: Array | None,
+    row: npt.NDArray[np.int64],
+    weights: Array,
+    floats: npt.NDArray[np.float32],
+    *,
+    interleave: bool,
+) -> None:
+    """Write one matrix into its bytes `weights` and numbers `floats`, as many as `sizes_of` says.
+
+    `values` [out, in]: int8 (INT8_ROWS) or int16 within LEVELS (INT16_ROWS). `scales` float32 [out].
+    ValueError when they do not fit `row`.
+    """
+    outputs, inputs = int(row[fmt.OUTPUTS]), int(row[fmt.INPUTS])
+    if values.shape != (outputs, inputs):
+        raise ValueError(f"values are {'x'.join(map(str, values.shape))}, not {outputs}x{inputs}")
+    blocks, padded = int(row[fmt.BLOCKS]), int(row[fmt.PADDED])
+    planes: tuple[Array, ...] = split_16(values) if row[fmt.FORMAT] == fmt.INT16_ROWS else (values,)
+    full = np.zeros((len(planes), blocks * BLOCK, padded), np.int8)
+    for plane, values_of in zip(full, planes, strict=True):
+        plane[:outputs, :inputs] = values_of
+    laid: Array
+    body = weights.reshape(-1)[: full.size]
+    if row[fmt.ORDER] == fmt.BY_INPUT:
+        laid = full.transpose(0, 2, 1)
+        if interleave:
+            # [eighth][half][of four] -> [half][eighth][of four]
+            laid = laid.reshape(len(planes), padded, blocks, 4, 2, 4).swapaxes(3, 4)
+    else:
+        laid = full.reshape(len(planes), blocks, BLOCK, padded).swapaxes(0, 1)
+        if interleave:
+            laid = laid.reshape(blocks, len(planes), BLOCK, padded // 4, 4).swapaxes(2, 3)
+    body.view(np.int8).reshape(laid.shape)[:] = laid
+    if interleave:
+        body.view(np.uint8)[:] ^= 128  # 128 higher, as an unsigned byte
+    floats[:] = 0
+    if scales is None or scales.shape != (outputs,):
+        raise ValueError(f"scales must be {outputs} numbers")
+    floats[:outputs] = scales
+
+
+def split_16(values: Array) -> tuple[Array, Array]:
+    """(high, low) signed byte planes of integers within LEVELS: values = 256 * high + low."""
+    wide = values.astype(np.int32)
+    low = (wide + 128) % 256 - 128
+    return ((wide - low) // 256).astype(np.int8), low.astype(np.int8)
+
+
+def to_16_bits(weight: Array) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]]:
+    """(int16 [out, in] within LEVELS, scale [out]) nearest to a finite floating-point weight."""
+    wide = weight.astype(np.float64)
+    scale = (np.abs(wide).max(axis=1) / fmt.LEVELS).astype(np.float32)
+    safe = np.where(scale > 0, scale, np.float32(1)).astype(np.float64)
+    return np.clip(np.rint(wide / safe[:, None]), -fmt.LEVELS, fmt.LEVELS).astype(np.int16), scale

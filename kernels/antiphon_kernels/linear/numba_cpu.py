@@ -1,0 +1,213 @@
+"""Pieces of a compiled kernel: activations in, rounded where the format wants it, times a matrix, outputs out.
+
+A row's outputs depend on nothing but the row: not on the other rows, their number, the blocks asked for together, the
+layout of the weights or the processor. See `format.py` for the arithmetic and `layout.py` for the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from antiphon_kernels.jit import chosen_by_type, kernel, piece
+from antiphon_kernels.linear import format as fmt
+from antiphon_kernels.linear.by_input import TOGETHER, finish, put_together, scaled, weigh
+from antiphon_kernels.linear.format import BLOCK
+from antiphon_kernels.linear.plain import multiply_rows
+from antiphon_kernels.linear.processor import vnni_bits
+from antiphon_kernels.linear.rounding import round_rows
+from antiphon_kernels.linear.space import EDGE, EXCESS, ROWS_AT_ONCE, VARIABLE
+from antiphon_kernels.linear.vnni import tile
+from antiphon_kernels.window import address, float32_window, float64_window, int8_window, int32_window, window
+
+__all__ = ["linear", "multiply", "round_rows"]
+
+_TILE_1, _TILE_2, _TILE_4 = tile(1, 1), tile(2, 1), tile(4, 1)
+_WIDE_TILE_1, _WIDE_TILE_2, _WIDE_TILE_4 = tile(1, 2), tile(2, 2), tile(4, 2)
+_COLUMN = vnni_bits() // 8 or 64  # outputs that `weigh` takes together
+
+
+@piece
+def multiply(
+    weights: Any, floats: Any, matrix: Any, x: Any, x_stride: int, act: Any, rows: int, first_block: int,
+    last_block: int, out: Any, out_stride: int, scratch: Any,
+) -> None:  # fmt: skip
+    """out[row * out_stride + o] = the outputs o of blocks first_block to last_block, for rows 0 to `rows`.
+
+    `weights` (1-D, uint8 interleaved or int8 plain) and `floats` hold the matrix that the int64 row `matrix` describes.
+    Integer formats read `act` (see `round_rows`), float formats `x` (float32 [rows * x_stride]). `scratch`: at least
+    `space.scratch_bytes` of any type, one per thread. Nothing beyond the matrix's outputs is written.
+    """
+    if matrix[fmt.FORMAT] <= fmt.INT4_GROUPS:
+        _integers(weights, floats, matrix, act, rows, first_block, last_block, out, out_stride, scratch)
+
+
+@kernel
+def linear(
+    weights: Any, floats: Any, matrix: Any, x: Any, x_stride: int, act: Any, rows: int, first_block: int,
+    last_block: int, out: Any, out_stride: int, scratch: Any,
+) -> None:  # fmt: skip
+    """Round `x` into `act` and multiply: one matrix alone, see `round_rows` and `multiply`."""
+    if matrix[fmt.FORMAT] <= fmt.INT4_GROUPS:
+        round_rows(weights, x, x_stride, 0, rows, matrix[fmt.INPUTS], matrix[fmt.PADDED], act)
+    multiply(weights, floats, matrix, x, x_stride, act, rows, first_block, last_block, out, out_stride, scratch)
+
+
+def _integers(
+    weights: Any, floats: Any, matrix: Any, act: Any, rows: int, first: int, last: int, out: Any, out_stride: int,
+    scratch: Any,
+) -> None:  # fmt: skip
+    """What `multiply` does for integer formats, by the layout of the weights."""
+    raise NotImplementedError("runs only inside compiled code")
+
+
+@chosen_by_type(_integers)
+def _choose(
+    weights: Any, floats: Any, matrix: Any, act: Any, rows: Any, first: Any, last: Any, out: Any, out_stride: Any,
+    scratch: Any,
+) -> Callable[..., None]:  # fmt: skip
+    return _interleaved if weights.dtype == types.uint8 else _plain
+
+
+def _plain(
+    weights: Any, floats: Any, matrix: Any, act: Any, rows: Any, first: Any, last: Any, out: Any, out_stride: Any,
+    scratch: Any,
+) -> None:  # fmt: skip
+    multiply_rows(weights, floats, matrix, act, rows, first, last, out, out_stride, scratch)
+
+
+def _interleaved(
+    weights: Any, floats: Any, matrix: Any, act: Any, rows: Any, first: Any, last: Any, out: Any, out_stride: Any,
+    scratch: Any,
+) -> None:  # fmt: skip
+    if matrix[fmt.ORDER] == fmt.BY_INPUT and rows == 1:
+        _one_row_by_input(weights, floats, matrix, act, first, last, out, scratch)
+        return
+    high, low, _, totals, steps, stride = act
+    padded, planes = matrix[fmt.PADDED], 2 if matrix[fmt.FORMAT] == fmt.INT16_ROWS else 1
+    for begin in range(0, rows, ROWS_AT_ONCE):
+        count = min(ROWS_AT_ONCE, rows - begin)
+        _excess(matrix, totals, stride, begin, count, float64_window(scratch, EXCESS, ROWS_AT_ONCE))
+        for block in range(first, last):
+            if matrix[fmt.ORDER] == fmt.BY_INPUT:
+                at = address(scratch, VARIABLE)
+                run = matrix[fmt.BLOCKS] * BLOCK
+                for plane in range(planes):
+                    put_together(
+                        address(weights, matrix[fmt.AT] + plane * padded * run + block * BLOCK), run, padded // 4,
+                        at + plane * padded * BLOCK,
+                    )  # fmt: skip
+            else:
+                at = address(weights, matrix[fmt.AT] + block * planes * BLOCK * padded)
+            size = min(BLOCK, matrix[fmt.OUTPUTS] - block * BLOCK)
+            place, to_stride = address(out, 4 * (begin * out_stride + block * BLOCK)), out_stride
+            if size < BLOCK:
+                place, to_stride = address(scratch, EDGE), np.int64(BLOCK)
+            _block(
+                planes, at, padded // 4, address(high, begin * stride), address(low, begin * stride), stride,
+                address(floats, 4 * (matrix[fmt.SCALES] + block * BLOCK)), address(steps, 4 * begin),
+                address(scratch, EXCESS), place, to_stride, count,
+            )  # fmt: skip
+            if size < BLOCK:
+                edge = float32_window(scratch, EDGE, ROWS_AT_ONCE * BLOCK)
+                for row in range(count):
+                    for i in range(size):
+                        out[(begin + row) * out_stride + block * BLOCK + i] = edge[row * BLOCK + i]
+
+
+@piece
+def _excess(matrix: Any, totals: Any, stride: int, begin: int, count: int, excess: Any) -> None:
+    """What weights that stand 128 too high add to the totals of each row: 128 for each plane's worth of q."""
+    factor = 128.0 * 257.0 if matrix[fmt.FORMAT] == fmt.INT16_ROWS else 128.0
+    for row in range(count):
+        whole = window(totals, (begin + row) * stride // fmt.Q_GROUP, matrix[fmt.PADDED] // fmt.Q_GROUP)
+        total = np.int64(0)
+        for i in range(whole.size):
+            total += whole[i]
+        excess[row] = factor * np.float64(total)
+
+
+@piece
+def _block(
+    planes: int, at: int, quads: int, high: int, low: int, stride: int, scales: int, steps: int, excess: int, to: int,
+    to_stride: int, rows: int,
+) -> None:  # fmt: skip
+    """One interleaved block times `rows` rows; all but planes, quads, strides and rows are addresses."""
+    row = np.int64(0)
+    while row < rows:
+        left = rows - row
+        h, w, t = high + row * stride, low + row * stride, to + 4 * row * to_stride
+        s, e = steps + 4 * row, excess + 8 * row
+        if planes == 1:
+            if left >= 4:
+                _TILE_4(at, quads, h, w, stride, scales, s, e, t, to_stride)
+                row += 4
+            elif left >= 2:
+                _TILE_2(at, quads, h, w, stride, scales, s, e, t, to_stride)
+                row += 2
+            else:
+                _TILE_1(at, quads, h, w, stride, scales, s, e, t, to_stride)
+                row += 1
+        elif left >= 4:
+            _WIDE_TILE_4(at, quads, h, w, stride, scales, s, e, t, to_stride)
+            row += 4
+        elif left >= 2:
+            _WIDE_TILE_2(at, quads, h, w, stride, scales, s, e, t, to_stride)
+            row += 2
+        else:
+            _WIDE_TILE_1(at, quads, h, w, stride, scales, s, e, t, to_stride)
+            row += 1
+
+
+@piece
+def _one_row_by_input(
+    weights: Any, floats: Any, matrix: Any, act: Any, first: int, last: int, out: Any, scratch: Any
+) -> None:
+    high, low, _, totals, steps, stride = act
+    padded, run = matrix[fmt.PADDED], matrix[fmt.BLOCKS] * BLOCK
+    # Inputs that are not 0, with their q, closed up; and behind them what `weigh` may look ahead to.
+    inputs = int32_window(scratch, VARIABLE, padded + 3 * TOGETHER)
+    place = VARIABLE + 4 * (padded + 3 * TOGETHER)
+    highs = int8_window(scratch, place, padded + TOGETHER)
+    lows = int8_window(scratch, place + padded + TOGETHER, padded + TOGETHER)
+    place += 2 * (padded + TOGETHER)
+    count = np.int64(0)
+    for i in range(padded):  # without a branch, for half of its outcomes would be guessed wrong
+        inputs[count], highs[count], lows[count] = i, high[i], low[i]
+        count += (high[i] | low[i]) != 0
+    for i in range(TOGETHER):
+        highs[count + i], lows[count + i] = 0, 0
+    for i in range(count, count + 3 * TOGETHER):
+        inputs[i] = inputs[count - 1] if count else 0
+    begin = first * BLOCK
+    columns = ((last - first) * BLOCK + _COLUMN - 1) // _COLUMN
+    sums_at = (place + 63) // 64 * 64
+    totals_at = sums_at + 8 * columns * _COLUMN
+    sums = int32_window(scratch, sums_at, 2 * columns * _COLUMN)
+    wholes = float64_window(scratch, totals_at, columns * _COLUMN)
+    for i in range(wholes.size):
+        wholes[i] = 0.0
+    for plane in range(2 if matrix[fmt.FORMAT] == fmt.INT16_ROWS else 1):
+        for i in range(sums.size):
+            sums[i] = 0
+        for i in range(0, count, TOGETHER):
+            weigh(
+                address(weights, matrix[fmt.AT] + plane * padded * run + begin), run, address(inputs, 4 * i),
+                address(highs, i), address(lows, i), columns, address(scratch, sums_at),
+            )  # fmt: skip
+        finish(address(scratch, sums_at), columns, 256.0, address(scratch, totals_at))
+    excess = float64_window(scratch, EXCESS, ROWS_AT_ONCE)
+    _excess(matrix, totals, stride, 0, 1, excess)
+    for block in range(first, last):
+        whole, scales = address(wholes, 8 * BLOCK * (block - first)), matrix[fmt.SCALES] + block * BLOCK
+        size = min(BLOCK, matrix[fmt.OUTPUTS] - block * BLOCK)
+        if size == BLOCK:
+            scaled(whole, excess[0], address(floats, 4 * scales), steps[0], address(out, 4 * block * BLOCK))
+        else:
+            edge = float32_window(scratch, EDGE, BLOCK)
+            scaled(whole, excess[0], address(floats, 4 * scales), steps[0], address(edge, 0))
+            for i in range(size):
+                out[block * BLOCK + i] = edge[i]
