@@ -14,7 +14,7 @@ from antiphon.engine.sampling import Sampling
 from antiphon.evaluation.answers import answered, best_of, evaluate_answers
 from antiphon.evaluation.archive import Archive
 from antiphon.evaluation.call import Call
-from antiphon.evaluation.float_voice import FloatVoice
+from antiphon.evaluation.float_voice import float_voice
 from antiphon.evaluation.measures import NAMES
 from antiphon.evaluation.obedience import ends_strongly, obeys
 from antiphon.evaluation.passage import Passage, as_written
@@ -204,7 +204,7 @@ def test_answers_without_humans_or_training_music(systems: list[System]) -> None
 
 
 def test_float_weights_play_as_int8_ones_do_but_not_the_same(voice: Voice) -> None:
-    precise = FloatVoice.of(voice, small_checkpoint())
+    precise = float_voice(voice, small_checkpoint())
     ids = [1, *range(3, 40)]
     ours, theirs = voice.timeline(), precise.timeline()
     ours.feed(ids)

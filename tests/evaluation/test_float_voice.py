@@ -8,7 +8,7 @@ import torch
 
 from antiphon.engine.loaded import LoadedModel
 from antiphon.engine.timeline import Timeline
-from antiphon.evaluation.float_voice import FloatVoice
+from antiphon.evaluation.float_voice import float_voice
 from antiphon.model import rwkv7
 from antiphon.session.voice import Voice
 from antiphon.tokens.vocabulary import Vocabulary
@@ -20,7 +20,7 @@ WITHIN = 1e-4  # of logits near 1: two orders of the same float32 sums
 
 def timeline() -> Timeline:
     voice = Voice(LoadedModel.of(small_checkpoint()), Vocabulary())
-    return FloatVoice.of(voice, small_checkpoint()).timeline()
+    return float_voice(voice, small_checkpoint()).timeline()
 
 
 def defined(ids: list[int]) -> torch.Tensor:

@@ -111,7 +111,7 @@ def _systems(
     """Who answers, the calls that all can answer, the training music, and how many calls were left out."""
     from antiphon.errors import FileError
     from antiphon.evaluation.archive import Archive
-    from antiphon.evaluation.float_voice import FloatVoice
+    from antiphon.evaluation.float_voice import float_voice
     from antiphon.evaluation.retrieval import Retrieval
     from antiphon.evaluation.systems import MODEL, ModelAnswers, System, simple_systems, trained_systems
     from antiphon.library.bundled import FIRST
@@ -133,7 +133,7 @@ def _systems(
         weights = checkpoint.read(args.float)
         if weights.spec != voice.model.spec:
             raise FileError("the float checkpoint is of another model", where=str(args.float))
-        systems.append(System(name=_FLOAT, answer=ModelAnswers(FloatVoice.of(voice, weights), sampling)))
+        systems.append(System(name=_FLOAT, answer=ModelAnswers(float_voice(voice, weights), sampling)))
     return systems, answerable, archive, len(calls) - len(answerable)
 
 

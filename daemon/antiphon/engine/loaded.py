@@ -9,24 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import torch
-
+from antiphon.engine.cpu_runner import CpuRunner
+from antiphon.engine.runner import Runner
 from antiphon.model import checkpoint as checkpoints
 from antiphon.model.checkpoint import Checkpoint
-from antiphon.model.quantize import quantize_int8
 from antiphon.model.spec import ModelSpec
-from antiphon_kernels.rwkv7_step import numba_cpu
-from antiphon_kernels.rwkv7_step.pack import Packed, pack
-from antiphon_kernels.sample import numba_cpu as sample_cpu
 
 
 class LoadedModel:
-    """The weights of one model, packed for the CPU step."""
+    """A model on one device, and what its file says about it."""
 
-    def __init__(self, *, spec: ModelSpec, packed: Packed, metadata: Mapping[str, str]) -> None:
-        self.spec = spec
-        self.packed = packed
+    def __init__(self, *, runner: Runner, metadata: Mapping[str, str]) -> None:
+        self.runner = runner
         self.metadata = dict(metadata)
 
     @classmethod
@@ -39,29 +33,32 @@ class LoadedModel:
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> LoadedModel:
         """Pack a checkpoint; one that is not in int8 is quantized first."""
-        if checkpoint.tensors["emb.weight"].dtype != torch.int8:
-            checkpoint = quantize_int8(checkpoint)
-        tensors = {
-            name: (tensor if tensor.dtype == torch.int8 else tensor.float()).numpy()
-            for name, tensor in checkpoint.tensors.items()
-        }
-        return cls(spec=checkpoint.spec, packed=pack(tensors), metadata=checkpoint.metadata)
+        return cls(runner=CpuRunner.of(checkpoint), metadata=checkpoint.metadata)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Version and sizes."""
+        return self.runner.spec
 
     @property
     def vocab_size(self) -> int:
         """Ids run from 0 to vocab_size - 1."""
-        return self.spec.vocab_size
+        return self.runner.vocab_size
 
     @property
     def state_bytes(self) -> int:
         """Bytes that one timeline remembers, however long it runs."""
-        return 4 * self.packed.state_len
+        return 4 * self.runner.state_len
+
+    @property
+    def packed(self) -> Runner:
+        """What holds the weights."""
+        return self.runner
 
     def warm(self) -> None:
         """Compile the kernels, or load them from disk, so that no timeline has to wait for that."""
-        logits = np.empty(self.vocab_size, np.float32)
-        state = np.zeros(self.packed.state_len, np.float32)
-        numba_cpu.feed(self.packed, np.zeros(1, np.int32), state, logits)
-        for mask in (None, np.ones(self.vocab_size, np.bool_)):
-            sample_cpu.sample(logits, mask, temperature=1.0, top_k=0, top_p=0.9, min_p=0.0, uniform=0.5)
-        sample_cpu.nats(logits, 0)
+        self.runner.warm()
+
+    def close(self) -> None:
+        """Let go of the device; neither the model nor a timeline on it is used again."""
+        self.runner.close()

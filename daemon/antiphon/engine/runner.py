@@ -134,6 +134,10 @@ class Runner(Protocol):
         """`sample` of each pair, in one go where the device can."""
         ...
 
+    def warm(self) -> None:
+        """Compile the kernels, or load them from disk, so that no timeline has to wait for that."""
+        ...
+
     def close(self) -> None:
         """Let go of the device; the runner and its memories are not used again. May be called again."""
         ...

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from torch import Tensor
 
+from antiphon.engine.cpu_runner import CpuMemory, draw_from, held
 from antiphon.engine.loaded import LoadedModel
-from antiphon.engine.timeline import Floats, Timeline
+from antiphon.engine.runner import Draw, Feed, Memory
 from antiphon.model.checkpoint import Checkpoint
 from antiphon.model.quantize import dequantize
 from antiphon.model.rwkv7 import pack, unpack
@@ -19,58 +18,67 @@ from antiphon.session.voice import Voice
 from antiphon.training.network import Network
 
 
-class FloatTimeline(Timeline):
-    """A timeline whose logits come from `network`; its memory is laid out as the engine's, so it goes back, too."""
+class FloatRunner:
+    """Runs `network` on the processor, in the memories that the engine's own runner has."""
 
-    __slots__ = ("_network",)
-
-    def __init__(self, model: LoadedModel, network: Network) -> None:
-        super().__init__(model)
+    def __init__(self, network: Network) -> None:
+        self.spec = network.spec
+        self.device = "cpu"
+        self.vocab_size = network.spec.vocab_size
+        self.state_len = network.spec.state_floats
+        self.nbytes = 4 * network.spec.parameters
         self._network = network
 
-    def feed(self, ids: Sequence[int]) -> None:
-        """Append `ids`. ValueError, and nothing is fed, when one is not in the vocabulary."""
-        if len(ids):
-            self._run(ids)
+    def new_memory(self) -> CpuMemory:
+        return CpuMemory.zeros(self.state_len, self.vocab_size)
 
-    def feed_scored(self, ids: Sequence[int]) -> Floats:
-        """Append `ids`; gives -log p of each under the logits before it, at temperature 1, unmasked."""
-        if not len(ids):
-            return np.empty(0, np.float32)
-        before = torch.from_numpy(self._logits.copy()).unsqueeze(0)
-        logits = torch.cat([before, self._run(ids)[:-1]])
-        return functional.cross_entropy(logits, torch.tensor(list(ids)), reduction="none").numpy()
+    def run(self, feeds: Sequence[Feed]) -> None:
+        for feed in feeds:
+            self._run(feed)
 
-    def fork(self) -> FloatTimeline:
-        """A timeline that goes on from here by itself."""
-        twin = FloatTimeline(self._model, self._network)
-        twin.copy_from(self)
-        return twin
-
-    def _run(self, ids: Sequence[int]) -> Tensor:
-        """Logits [T, V] after each of `ids`; the memory moves on."""
-        inputs = torch.from_numpy(self._checked(ids).astype(np.int64)).unsqueeze(0)
+    def _run(self, feed: Feed) -> None:
+        memory = held(feed.memory)
+        ids = torch.from_numpy(feed.ids.astype(np.int64))
         with torch.inference_mode():
-            before = unpack(self._network.spec, torch.from_numpy(self._state.copy()).unsqueeze(0))
-            found, after = self._network(inputs, before)
-        logits: Tensor = found[0].float()
-        np.copyto(self._state, pack(after)[0].numpy())
-        np.copyto(self._logits, logits[-1].numpy())
-        self._count += len(ids)
-        return logits
+            before = unpack(self.spec, torch.from_numpy(memory.state.copy()).unsqueeze(0))
+            found, after = self._network(ids.unsqueeze(0), before)
+        logits = found[0].float()
+        if feed.nats is not None:
+            foretold = torch.cat([torch.from_numpy(memory.logits.copy()).unsqueeze(0), logits[:-1]])
+            np.copyto(feed.nats, functional.cross_entropy(foretold, ids, reduction="none").numpy())
+        memory.load(pack(after)[0].numpy(), logits[-1].numpy())
+
+    def begin(self, feeds: Sequence[Feed]) -> FloatRunning:
+        return FloatRunning(self, feeds)
+
+    def sample(self, memory: Memory, draw: Draw) -> int:
+        return draw_from(memory.logits, draw)
+
+    def sample_all(self, memories: Sequence[Memory], draws: Sequence[Draw]) -> list[int]:
+        return [self.sample(memory, draw) for memory, draw in zip(memories, draws, strict=True)]
+
+    def warm(self) -> None:
+        """Nothing to compile."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
 
-@dataclass(frozen=True, slots=True)
-class FloatVoice(Voice):
-    """A voice whose timelines run on the float weights of `network`."""
+class FloatRunning:
+    """Feeds run one by one, each whole."""
 
-    network: Network
+    def __init__(self, runner: FloatRunner, feeds: Sequence[Feed]) -> None:
+        self._runner = runner
+        self._feeds = list(feeds)
 
-    @classmethod
-    def of(cls, voice: Voice, weights: Checkpoint) -> FloatVoice:
-        """`voice` with other weights of its shape, in float32."""
-        return cls(voice.model, voice.vocabulary, Network(weights.spec, dequantize(weights).tensors))
+    def advance(self, budget_ns: int) -> bool:
+        """Run the next feed, whatever the budget; gives whether all is done."""
+        if self._feeds:
+            self._runner.run([self._feeds.pop(0)])
+        return not self._feeds
 
-    def timeline(self) -> Timeline:
-        """A timeline that has heard nothing."""
-        return FloatTimeline(self.model, self.network)
+
+def float_voice(voice: Voice, weights: Checkpoint) -> Voice:
+    """`voice` with other weights of its shape, in float32."""
+    runner = FloatRunner(Network(weights.spec, dequantize(weights).tensors))
+    return Voice(LoadedModel(runner=runner, metadata=voice.model.metadata), voice.vocabulary)

@@ -1,1 +1,1 @@
-"""From logits to one id: masked temperature, top-k, min-p and top-p sampling, and what an id cost."""
+"""From logits to one id: penalties, biases, masked temperature, top-k, min-p and top-p, and what an id cost."""
