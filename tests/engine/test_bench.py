@@ -1,28 +1,34 @@
+"""Races: everyone runs in every round, and what is told is what was measured (S3-050)."""
+
 from __future__ import annotations
 
-from pathlib import Path
+import pytest
 
-from antiphon.engine import bench
-from antiphon.engine.loaded import LoadedModel
+from antiphon.engine.bench import Contender, race
 
 
-def test_every_contender_is_measured_in_every_round(model_file: Path) -> None:
+def counting(name: str, said: list[str], figures: list[float]) -> Contender:
+    def run() -> list[float]:
+        said.append(name)
+        return [figures.pop(0), figures.pop(0)]
+
+    return Contender(name=name, threads=1, run=run)
+
+
+def test_contenders_take_turns_and_keep_all_their_figures() -> None:
+    said: list[str] = []
     heard: list[int] = []
-    report = bench.measure(model_file, rounds=2, progress=heard.append)
-    assert heard == [1, 2]
-    kinds = [(speed.name, speed.threads, speed.timelines) for speed in report.speeds]
-    assert kinds == [("fast step", 1, 1), ("fast step", 2, 2), ("PyTorch step", 1, 1), ("PyTorch step", 2, 1)]
-    for speed in report.speeds:
-        assert len(speed.rounds) == 2
-        assert 0 < min(speed.rounds) <= speed.median <= speed.best
-    assert report.open_s > 0
-    assert report.fork_us > 0
-    assert report.sample_us > 0
-    assert report.packed_bytes > report.state_bytes > 0
+    contenders = [counting("a", said, [1.0, 9.0, 2.0, 4.0]), counting("b", said, [5.0, 6.0, 7.0, 8.0])]
+    a, b = race(contenders, rounds=2, progress=heard.append)
+    assert said == ["a", "b", "a", "b"]
+    assert heard == [1, 2, 3, 4]
+    assert (a.figures, a.median, a.best) == ((1.0, 9.0, 2.0, 4.0), 3.0, 9.0)
+    assert (b.name, b.figures) == ("b", (5.0, 6.0, 7.0, 8.0))
 
 
-def test_the_ids_to_decode_are_the_models_own_and_the_same_every_time(model: LoadedModel) -> None:
-    ids = bench.drawn_ids(model, 40)
-    assert len(ids) == 40
-    assert ids == bench.drawn_ids(model, 40)
-    assert len(set(ids)) > 5
+def test_a_contender_that_fails_ends_the_race() -> None:
+    def run() -> list[float]:
+        raise OSError("no such peer")
+
+    with pytest.raises(OSError, match="no such peer"):
+        race([Contender(name="x", threads=1, run=run)], rounds=1)

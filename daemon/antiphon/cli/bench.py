@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from antiphon.cli import bench_decode, bench_live, bench_train
+from antiphon.cli import bench_batch, bench_decode, bench_live, bench_prefill, bench_train
 
 
 def add_parser(subparsers: Any) -> None:
@@ -13,4 +13,6 @@ def add_parser(subparsers: Any) -> None:
     benches = parser.add_subparsers(title="benchmarks", metavar="BENCH", required=True)
     bench_live.add_parser(benches)
     bench_decode.add_parser(benches)
+    bench_prefill.add_parser(benches)
+    bench_batch.add_parser(benches)
     bench_train.add_parser(benches)

@@ -1,0 +1,81 @@
+"""How fast this machine reads memory: the limit of whatever streams through a model's weights once a token.
+
+The memory is in 2 MiB pages where the system has them. It is read by one thread or by several, each its own share;
+once as large as the last cache cannot hold, once as large as the model in question, which a cache may hold.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from antiphon.engine.bench import Contender
+from antiphon_kernels.memory_read import numba_cpu
+
+Memory = npt.NDArray[np.int64]
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_USUAL_CACHE = 64 << 20  # where the system does not tell how large its last cache is
+_PAGE = 2 << 20
+_A_RUN = 256 << 20  # bytes read in a run at least, beside which starting the threads takes no time
+
+
+def last_cache_bytes() -> int:
+    """The largest of the first processor's caches; 64 MiB where the system does not tell."""
+    told = [size.read_text().strip() for size in _CACHES.glob("index*/size")]
+    return max((int(size[:-1]) << 10 for size in told if size.endswith("K")), default=_USUAL_CACHE)
+
+
+def free_bytes() -> int:
+    """Memory that could be had now."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def large_bytes() -> int:
+    """Twice the last cache, so that little of it is still there at the next pass; at most a quarter of what is free."""
+    return min(2 * last_cache_bytes(), free_bytes() // 4)
+
+
+def memory_of(nbytes: int) -> Memory:
+    """`nbytes` (rounded up to whole 2 MiB pages) of memory that was written to, so that all of it is there."""
+    size = -(-nbytes // _PAGE) * _PAGE
+    room = mmap.mmap(-1, size + _PAGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        room.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(room, np.uint8)
+    start = -whole.ctypes.data % _PAGE
+    memory = whole[start : start + size].view(np.int64)
+    memory[:] = 1
+    return memory
+
+
+def reader(memory: Memory, *, name: str, nbytes: int, threads: int) -> Contender:
+    """Reads the first `nbytes` of `memory` (all of it, if it is smaller), gigabytes a second."""
+    return Contender(name=name, threads=threads, run=_reading(memory, nbytes, threads))
+
+
+def _reading(memory: Memory, nbytes: int, threads: int) -> Callable[[], Sequence[float]]:
+    line = numba_cpu.STEP
+    each = max(1, min(nbytes // 8, memory.size) // threads // line) * line
+    shares = [memory[each * i : each * (i + 1)] for i in range(threads)]
+    passes = max(1, -(-_A_RUN // (8 * each * threads)))
+    numba_cpu.read(memory[:line], passes=1)  # compiled before the clock runs
+
+    def run() -> list[float]:
+        with ThreadPoolExecutor(threads, "reader") as readers:
+            began = time.perf_counter()
+            for done in [readers.submit(numba_cpu.read, share, passes=passes) for share in shares]:
+                done.result()
+            return [8 * each * threads * passes / (time.perf_counter() - began) / 1e9]
+
+    return run
