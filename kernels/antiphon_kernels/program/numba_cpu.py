@@ -1,0 +1,219 @@
+"""The kernel that runs a program: operations `begin` to `end` on one slab, by one thread of several.
+
+All arithmetic of a row is fixed by the row alone: neither the other rows of its slab, nor how a timeline was cut into
+slabs, nor the number of threads changes a bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from antiphon_kernels.jit import kernel, piece
+from antiphon_kernels.linear.numba_cpu import multiply, round_rows
+from antiphon_kernels.program import heads7
+from antiphon_kernels.program import ops as op_at
+from antiphon_kernels.program.elements import LN_EPS, add, apply, copy, layer_norm, mix
+from antiphon_kernels.program.memory import add_to, borrowed, pause, seen
+from antiphon_kernels.program.ops import (
+    ADD,
+    ADD_NORM,
+    BEGIN,
+    CODE,
+    FINISH,
+    FIRST,
+    HEAD,
+    HEAD_ROUND,
+    HEAD_SIZE,
+    HEAD_WIDTH,
+    HEADS_7,
+    KEEP,
+    LINEAR,
+    MEET,
+    MIX,
+    NORM,
+    OFFSET,
+    ROUND,
+    SCRATCH_BYTES,
+    SIZE,
+    VOCAB,
+    WIDTH,
+)  # fmt: skip
+from antiphon_kernels.sample.numba_cpu import cost
+from antiphon_kernels.window import window
+
+ONE = np.int64(1)
+
+
+@kernel
+def run(
+    weights: Any, floats: Any, matrices: Any, ops: Any, slots: Any, acts: Any, sizes: Any, slab: Any, scratch: Any,
+    begin: int, end: int, thread: int, threads: int, meeting: Any,
+) -> None:  # fmt: skip
+    """See `slab.py` for what `slab` and `scratch` hold. `meeting` int64 [1] counts who came to meetings, from 0 on."""
+    (embedded, before, segments, starts, states, wanted, targets, homes, nats) = slab
+    (work, high, low, q, totals, steps, head) = scratch
+    rows, count = before.size, wanted.size
+    width = sizes[WIDTH]
+    spare = np.empty(2 * sizes[HEAD_SIZE], np.float32)
+    products = np.empty(sizes[SCRATCH_BYTES], np.uint8)
+    met = np.int64(0)
+    for number in range(begin, end):
+        op = ops[number]
+        code = op[CODE]
+        a, b, c, d, e = op[FIRST], op[FIRST + 1], op[FIRST + 2], op[FIRST + 3], op[FIRST + 4]
+        if code == LINEAR:
+            matrix = matrices[c]
+            first, last = _share(e, op[FIRST + 5], thread, threads, op[FIRST + 6])
+            if first < last:
+                multiply(
+                    weights, floats, matrix, _slot(work, slots, b, rows), slots[b, SIZE],
+                    _act(high, low, q, totals, steps, acts, a, rows), rows, first, last,
+                    _slot(work, slots, d, rows), slots[d, SIZE], products,
+                )  # fmt: skip
+        elif code == HEADS_7:
+            _heads_7(floats, op, work, slots, sizes, states, starts, rows, spare, thread, threads)
+        elif code == MIX:
+            for row in range(rows):
+                if (row + number) % threads == thread:
+                    x = _row(work, slots, a, rows, row, width)
+                    out = _row(work, slots, d, rows, row, width)
+                    weight = window(floats, c, width)
+                    if before[row] < 0:
+                        mix(x, borrowed(states[segments[row]] + 4 * b, width), weight, out)
+                    else:
+                        mix(x, _row(work, slots, a, rows, row - 1, width), weight, out)
+                    _round(weights, work, slots, d, high, low, q, totals, steps, acts, e, rows, row, width)
+        elif code == ROUND:
+            for row in range(rows):
+                if (row + number) % threads == thread:
+                    apply(c, _row(work, slots, a, rows, row, d))
+                    _round(weights, work, slots, a, high, low, q, totals, steps, acts, b, rows, row, d)
+        elif code in (ADD_NORM, ADD):
+            for row in range(rows):
+                if row % threads == thread:
+                    x = _row(work, slots, b, rows, row, width)
+                    add(_row(work, slots, a, rows, row, width), x)
+                    if code == ADD_NORM:
+                        out = _row(work, slots, c, rows, row, width)
+                        layer_norm(x, out, window(floats, d, width), window(floats, e, width), LN_EPS)
+        elif code == NORM:
+            for row in range(rows):
+                if row % threads == thread:
+                    x, out = _row(work, slots, a, rows, row, width), _row(work, slots, b, rows, row, width)
+                    layer_norm(x, out, window(floats, c, width), window(floats, d, width), LN_EPS)
+        elif code == KEEP:
+            for segment in range(states.size):
+                if segment % threads == thread:
+                    x = _row(work, slots, a, rows, starts[segment + 1] - 1, width)
+                    copy(x, borrowed(states[segment] + 4 * b, width))
+        elif code == BEGIN:
+            for row in range(rows):
+                if row % threads == thread:
+                    x, out = window(embedded, row * width, width), _row(work, slots, a, rows, row, width)
+                    layer_norm(x, out, window(floats, b, width), window(floats, c, width), LN_EPS)
+        elif code == HEAD_ROUND:
+            for place in range(count):
+                if place % threads == thread:
+                    x, out = _row(work, slots, a, rows, wanted[place], width), _row(work, slots, b, rows, place, width)
+                    layer_norm(x, out, window(floats, d, width), window(floats, e, width), LN_EPS)
+                    _round(weights, work, slots, b, high, low, q, totals, steps, acts, c, rows, place, width)
+        elif code == HEAD:
+            matrix = matrices[c]
+            first, last = _share(d, e, thread, threads, op[FIRST + 5])
+            if first < last and count:
+                multiply(
+                    weights, floats, matrix, _slot(work, slots, b, rows), slots[b, SIZE],
+                    _act(high, low, q, totals, steps, acts, a, rows), count, first, last,
+                    head, sizes[HEAD_WIDTH], products,
+                )  # fmt: skip
+        elif code == FINISH:
+            for place in range(count):
+                if place % threads == thread:
+                    logits = window(head, place * sizes[HEAD_WIDTH], sizes[VOCAB])
+                    if homes[place]:
+                        copy(logits, borrowed(homes[place], sizes[VOCAB]))
+                    if targets[place] >= 0:
+                        nats[place] = cost(logits, targets[place])
+        if op[MEET] and threads > 1:
+            met += threads
+            if add_to(meeting, 0, ONE) < met:
+                while seen(meeting, 0) < met:
+                    pause()
+
+
+@piece
+def _heads_7(
+    floats: Any, op: Any, work: Any, slots: Any, sizes: Any, states: Any, starts: Any, rows: int, spare: Any,
+    thread: int, threads: int,
+) -> None:  # fmt: skip
+    size, heads = sizes[HEAD_SIZE], sizes[op_at.N_HEAD]
+    kappa, passing = window(spare, 0, size), window(spare, size, size)
+    for job in range(thread, states.size * heads, threads):
+        segment, head = job // heads, job % heads
+        at = head * size
+        wkv = borrowed(states[segment] + 4 * (op[heads7.PLACE] + at * size), size * size)
+        for row in range(starts[segment], starts[segment + 1]):
+            heads7.head_row(
+                floats, op, at, wkv,
+                _part(work, slots, op[heads7.R], rows, row, at, size),
+                _part(work, slots, op[heads7.W], rows, row, at, size),
+                _part(work, slots, op[heads7.K], rows, row, at, size),
+                _part(work, slots, op[heads7.V], rows, row, at, size),
+                _part(work, slots, op[heads7.A], rows, row, at, size),
+                _part(work, slots, op[heads7.G], rows, row, at, size),
+                _part(work, slots, op[heads7.V_FIRST], rows, row, at, size),
+                _part(work, slots, op[heads7.Y], rows, row, at, size),
+                kappa, passing,
+            )  # fmt: skip
+
+
+@piece
+def _slot(work: Any, slots: Any, slot: int, rows: int) -> Any:
+    """A slot of the slab, all rows."""
+    return window(work, slots[slot, OFFSET] * rows, slots[slot, SIZE] * rows)
+
+
+@piece
+def _row(work: Any, slots: Any, slot: int, rows: int, row: int, size: int) -> Any:
+    """The first `size` numbers of a row of a slot."""
+    return window(work, slots[slot, OFFSET] * rows + slots[slot, SIZE] * row, size)
+
+
+@piece
+def _part(work: Any, slots: Any, slot: int, rows: int, row: int, at: int, size: int) -> Any:
+    """`size` numbers of a row of a slot, from the `at`-th on."""
+    return window(work, slots[slot, OFFSET] * rows + slots[slot, SIZE] * row + at, size)
+
+
+@piece
+def _act(high: Any, low: Any, q: Any, totals: Any, steps: Any, acts: Any, act: int, rows: int) -> Any:
+    """An act of the slab, all rows, as the matrices take it."""
+    at, size = acts[act, OFFSET] * rows, acts[act, SIZE]
+    return (
+        window(high, at, size * rows),
+        window(low, at, size * rows),
+        window(q, at if q.size else 0, size * rows if q.size else 0),
+        window(totals, at // 32, size // 32 * rows),
+        window(steps, act * rows, rows),
+        size,
+    )
+
+
+@piece
+def _round(
+    weights: Any, work: Any, slots: Any, slot: int, high: Any, low: Any, q: Any, totals: Any, steps: Any, acts: Any,
+    act: int, rows: int, row: int, inputs: int,
+) -> None:  # fmt: skip
+    """The first `inputs` numbers of one row of a slot into an act."""
+    rounded = _act(high, low, q, totals, steps, acts, act, rows)
+    source = _slot(work, slots, slot, rows)
+    round_rows(weights, source, slots[slot, SIZE], row, row + 1, inputs, acts[act, SIZE], rounded)
+
+
+@piece
+def _share(first: int, last: int, thread: int, threads: int, turn: int) -> Any:
+    """What of the blocks first..last is this thread's: adjoining parts, which `turn` hands round."""
+    mine = (thread + turn) % threads
+    return first + (last - first) * mine // threads, first + (last - first) * (mine + 1) // threads
