@@ -19,6 +19,7 @@ from torch import Tensor
 from antiphon.errors import FileError
 from antiphon.model.checkpoint import Checkpoint, read, sha256, write
 from antiphon.model.quantize import quantize_int8
+from antiphon.model.spec import ModelSpec, Version
 
 
 def small_checkpoint(**metadata: str) -> Checkpoint:
@@ -83,7 +84,6 @@ def test_more_bytes_than_promised_are_refused(tmp_path: Path, whole: bytes) -> N
         read(tmp_path / "long")
 
 
-PICKLED = "PyTorch pickle"
 NOT_ONE = "not a safetensors file"
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "a header of 2^40 bytes": (struct.pack("<Q", 2**40) + b"{}", NOT_ONE),
@@ -94,7 +94,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a header nested a million deep": (struct.pack("<Q", 1_000_000) + b"[" * 1_000_000, "not JSON"),
     "no tensors": (struct.pack("<Q", 2) + b"{}", r"blocks\.N"),
     "metadata that is no text": (struct.pack("<Q", 26) + b'{"__metadata__": {"a": 1}} '[:26], "metadata"),
-    "the first bytes of a zip": (b"PK\x03\x04" + bytes(100), PICKLED),
+    "the first bytes of a zip": (b"PK\x03\x04" + bytes(100), "cut short"),
 }
 
 
@@ -111,12 +111,21 @@ def test_what_is_no_model_is_refused_in_little_time_and_memory(tmp_path: Path, c
     tracemalloc.stop()
 
 
-def test_a_pickled_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
-    for modern in (True, False):
-        path = tmp_path / "model.pth"
-        torch.save(random_weights(), path, _use_new_zipfile_serialization=modern)
-        with pytest.raises(FileError, match=PICKLED):
-            read(path)
+def test_every_kind_of_file_is_read_whole(tmp_path: Path) -> None:
+    """S1-070: a .pth of torch.save is read as the same model in safetensors is."""
+    torch.save(random_weights(), tmp_path / "m.pth")
+    found = read(tmp_path / "m.pth")
+    assert found.spec == SMALL
+    assert list(found.tensors) == list(SMALL.shapes())
+    for name, tensor in random_weights().items():
+        assert torch.equal(found.tensors[name], tensor)
+
+
+def test_another_version_is_no_rwkv7(tmp_path: Path) -> None:
+    spec = ModelSpec.of_width(version=Version.V4, n_layer=1, n_embd=32, vocab_size=5)
+    torch.save({name: torch.ones(shape) for name, shape in spec.shapes().items()}, tmp_path / "m.pth")
+    with pytest.raises(FileError, match="an RWKV-4, where an RWKV-7 is needed"):
+        read(tmp_path / "m.pth")
 
 
 def test_a_tensor_that_promises_2_to_the_40_bytes_is_refused(tmp_path: Path, whole: bytes) -> None:
@@ -167,11 +176,11 @@ TENSORS: dict[str, tuple[Callable[[dict[str, Tensor]], None], str]] = {
     "no norm": (without("blocks.2.ln2.bias"), "blocks.2.ln2.bias is missing"),
     "no value residual": (without("blocks.1.att.v1"), "blocks.1.att.v1 is missing"),
     "a layer left out": (replaced("blocks.4.ln1.bias", torch.zeros(D)), "is missing"),
-    "one too many": (replaced("blocks.0.att.v0", torch.zeros(1, 1, D)), "blocks.0.att.v0 is unknown"),
-    "a scale of nothing": (replaced("blocks.0.att.w0.scale", torch.zeros(D)), "unknown"),
+    "one too many": (replaced("blocks.1.att.v3", torch.zeros(1, 1, D)), "blocks.1.att.v3 is unknown"),
+    "a scale of nothing": (replaced("blocks.0.att.w9.scale", torch.zeros(D)), "unknown"),
     "a scale without int8": (replaced("head.weight.scale", torch.zeros(29)), "must be int8 with a scale"),
     "int8 without a scale": (replaced("head.weight", torch.zeros(29, D, dtype=torch.int8)), "must be int8"),
-    "a flat mix": (replaced("blocks.0.att.x_r", torch.zeros(D)), "has shape"),
+    "a mix of another width": (replaced("blocks.0.att.x_r", torch.zeros(1, 1, 2 * D)), "has shape"),
     "another width": (replaced("blocks.1.ffn.key.weight", torch.zeros(96, 32)), "has shape"),
     "an embedding without a width": (replaced("emb.weight", torch.zeros(29)), "has shape"),
     "heads that do not divide": (replaced("blocks.0.att.r_k", torch.zeros(3, 21)), "head_size"),

@@ -146,7 +146,7 @@ def test_a_rank_that_a_version_lacks_is_zero_and_one_that_it_has_is_not() -> Non
     assert (v6.decay_rank, v6.mix_rank, v6.gate_rank) == (64, 32, 0)
     for change in ({"gate_rank": 8}, {"mix_rank": 0}, {"version": Version.V7}, {"version": "6"}, {"head_size": 0}):
         with pytest.raises(ValueError, match=r"must be"):
-            dataclasses.replace(v6, **change)  # type: ignore[arg-type]
+            dataclasses.replace(v6, **change)
     v4 = ModelSpec.of_width(version=Version.V4, n_layer=1, n_embd=64, vocab_size=9)
     with pytest.raises(ValueError, match="head_size must be 1"):
         dataclasses.replace(v4, head_size=64)
