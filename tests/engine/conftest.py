@@ -37,3 +37,9 @@ def model_file(float_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def model(model_file: Path) -> LoadedModel:
     return LoadedModel.open(model_file)
+
+
+@pytest.fixture(scope="session")
+def float_model(float_checkpoint: Checkpoint) -> LoadedModel:
+    """Another model of the same shape."""
+    return LoadedModel.of(float_checkpoint)

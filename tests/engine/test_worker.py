@@ -185,3 +185,113 @@ def test_jobs_from_many_threads_all_run(worker: Worker) -> None:
     for thread in threads:
         thread.join()
     assert sorted(future.result(PATIENCE_S) for future in futures) == list(range(400))
+
+
+class Steps:
+    """What takes `left` slices, and notes each in `done`."""
+
+    def __init__(
+        self, done: list[str], name: str, left: int, *, then: Callable[[int], object] = lambda _: None
+    ) -> None:
+        self._done = done
+        self._name = name
+        self._left = left
+        self._then = then
+
+    def advance(self, budget_ns: int) -> bool:
+        assert budget_ns > 0
+        self._left -= 1
+        self._done.append(self._name)
+        self._then(self._left)
+        return self._left == 0
+
+
+def test_between_two_slices_whatever_has_an_earlier_deadline_runs(worker: Worker) -> None:
+    done: list[str] = []
+
+    def urge(left: int) -> None:
+        if left == 2:
+            worker.submit(noting(done, "later"), 3_000)
+            worker.submit(noting(done, "soon"), 1_000)
+
+    sliced = worker.submit_sliced(lambda: Steps(done, "slice", 4, then=urge), 2_000)
+    assert sliced.result(PATIENCE_S) is None
+    worker.submit(lambda: None).result(PATIENCE_S)
+    assert done == ["slice", "slice", "soon", "slice", "slice", "later"]
+
+
+def test_jobs_in_slices_with_the_same_deadline_take_turns(worker: Worker) -> None:
+    gate, done = Gate(worker), list[str]()
+    futures = [worker.submit_sliced(lambda name=name: Steps(done, name, 3)) for name in "ab"]  # type: ignore[misc]
+    futures.append(worker.submit(noting(done, "plain")))
+    gate.open()
+    for future in futures:
+        future.result(PATIENCE_S)
+    assert done == ["a", "b", "plain", "a", "b", "a", "b"]
+
+
+def test_a_job_in_slices_begins_when_its_turn_has_come(worker: Worker) -> None:
+    gate, done = Gate(worker), list[str]()
+
+    def begin() -> Steps:
+        done.append("begin")
+        return Steps(done, "slice", 1)
+
+    sliced = worker.submit_sliced(begin)
+    first = worker.submit(noting(done, "first"), 0)
+    assert done == []
+    gate.open()
+    first.result(PATIENCE_S)
+    sliced.result(PATIENCE_S)
+    assert done == ["first", "begin", "slice"]
+
+
+def test_a_job_in_slices_can_be_cancelled_between_them(worker: Worker) -> None:
+    done: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(left: int) -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE_S)
+
+    sliced = worker.submit_sliced(lambda: Steps(done, "slice", 1000, then=hold))
+    assert begun.wait(PATIENCE_S)
+    assert sliced.cancel()
+    go_on.set()
+    worker.submit(lambda: None).result(PATIENCE_S)
+    worker.submit(lambda: None).result(PATIENCE_S)
+    assert done == ["slice"]
+    with pytest.raises(CancelledError):
+        sliced.result(PATIENCE_S)
+
+
+@pytest.mark.parametrize("where", ["begin", "advance"])
+def test_what_a_slice_raises_travels_to_whoever_waits(worker: Worker, where: str) -> None:
+    def fail(_left: int = 0) -> Steps:
+        raise LookupError("no such slice")
+
+    begin = fail if where == "begin" else lambda: Steps([], "slice", 3, then=fail)
+    with pytest.raises(LookupError, match="no such slice"):
+        worker.submit_sliced(begin).result(PATIENCE_S)
+    assert worker.submit(lambda: 42).result(PATIENCE_S) == 42
+
+
+def test_closing_ends_a_job_in_slices_after_its_slice() -> None:
+    worker, done = Worker(), list[str]()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(left: int) -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE_S)
+
+    sliced = worker.submit_sliced(lambda: Steps(done, "slice", 1000, then=hold))
+    assert begun.wait(PATIENCE_S)
+    closing = threading.Thread(target=worker.close)
+    closing.start()
+    go_on.set()
+    closing.join(PATIENCE_S)
+    assert not closing.is_alive()
+    assert sliced.cancelled()
+    assert 1 <= len(done) < 1000
+    with pytest.raises(WorkerClosed):
+        worker.submit_sliced(lambda: Steps(done, "late", 1))

@@ -120,7 +120,7 @@ class Timeline:
         offsets: float32 [V], added to the logits for this draw. One number is taken from `rng`, whatever the sampling.
         ValueError when nothing is allowed or nothing was fed.
         """
-        self._foretelling()
+        self._require_logits()
         return self.draw(
             Draw(
                 temperature=sampling.temperature,
@@ -135,12 +135,7 @@ class Timeline:
 
     def draw(self, draw: Draw) -> int:
         """The next id as `draw` says, without feeding it; ValueError when nothing is allowed or nothing was fed."""
-        self._foretelling()
-        vocabulary = (self._model.vocab_size,)
-        if draw.mask is not None and draw.mask.shape != vocabulary:
-            raise ValueError(f"the mask has shape {draw.mask.shape}, but the vocabulary {vocabulary}")
-        if draw.offsets is not None and draw.offsets.shape != vocabulary:
-            raise ValueError(f"the offsets have shape {draw.offsets.shape}, but the vocabulary {vocabulary}")
+        self._require_draw(draw)
         return self._model.runner.sample(self._memory, draw)
 
     def nats(self, token: int) -> float:
@@ -148,9 +143,17 @@ class Timeline:
         self._checked((token,))
         return sample_cpu.nats(self._memory.logits, token)
 
-    def _foretelling(self) -> None:
+    def _require_logits(self) -> None:
         if not self._count:
             raise ValueError("nothing was fed to this timeline, so it foretells nothing")
+
+    def _require_draw(self, draw: Draw) -> None:
+        self._require_logits()
+        vocabulary = (self._model.vocab_size,)
+        if draw.mask is not None and draw.mask.shape != vocabulary:
+            raise ValueError(f"the mask has shape {draw.mask.shape}, but the vocabulary {vocabulary}")
+        if draw.offsets is not None and draw.offsets.shape != vocabulary:
+            raise ValueError(f"the offsets have shape {draw.offsets.shape}, but the vocabulary {vocabulary}")
 
     def _require(self, model: LoadedModel) -> None:
         if model is not self._model:
@@ -192,12 +195,11 @@ class FeedingTogether:
 
 def feed_together(feeds: Sequence[tuple[Timeline, Sequence[int]]]) -> None:
     """Append ids, one at least, to each of several timelines of one model, at once; see `FeedingTogether`."""
-    if feeds:
-        FeedingTogether(feeds).advance(_NO_END_NS)
+    FeedingTogether(feeds).advance(_NO_END_NS)
 
 
 def draw_together(draws: Sequence[tuple[Timeline, Draw]]) -> list[int]:
     """The next id of each of several timelines of one model, see `Timeline.draw`."""
-    for timeline, _ in draws:
-        timeline._foretelling()
-    return draws[0][0].model.runner.sample_all([t._memory for t, _ in draws], [draw for _, draw in draws])
+    for timeline, draw in draws:
+        timeline._require_draw(draw)
+    return draws[0][0].model.runner.sample_all([timeline._memory for timeline, _ in draws], [draw for _, draw in draws])
