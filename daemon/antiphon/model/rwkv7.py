@@ -8,74 +8,25 @@ the caller: both functions return a new one and leave the given one as it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from antiphon.model.layers import GROUP_NORM_EPS as GROUP_NORM_EPS
+from antiphon.model.layers import LAYER_NORM_EPS as LAYER_NORM_EPS
+from antiphon.model.layers import Weights as Weights
+from antiphon.model.layers import head_norm, layer_norm, shifted
+from antiphon.model.matrix_state import LayerState as LayerState
+from antiphon.model.matrix_state import State as State
+from antiphon.model.matrix_state import pack as pack
+from antiphon.model.matrix_state import unpack as unpack
+from antiphon.model.matrix_state import zero_state as zero_state
 from antiphon.model.spec import ModelSpec
 
-LAYER_NORM_EPS = 1e-5
-GROUP_NORM_EPS = 64e-5
-"""1e-5 times head_size 64, for outputs that are not divided by 8 first: as the official runtimes have it."""
 KEY_NORM_GUARD = 1e-12
 MAX_LOG_DECAY = -math.exp(-0.5)
 """The log decay of a channel lies between this number and 0, so one step keeps at least 54.5 %."""
-
-Weights = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerState:
-    """What one layer remembers; leading batch axes are allowed.
-
-    `att_x` [..., D] and `ffn_x` [..., D] are the last inputs of the two halves (after their norms),
-    `wkv` [..., H, N, N] is the matrix state, indexed [value, key].
-    """
-
-    att_x: Tensor
-    wkv: Tensor
-    ffn_x: Tensor
-
-
-State = tuple[LayerState, ...]
-
-
-def zero_state(spec: ModelSpec, *, batch: tuple[int, ...] = (), dtype: torch.dtype = torch.float32) -> State:
-    """The state before the first token."""
-    d, h, n = spec.n_embd, spec.n_head, spec.head_size
-    return tuple(
-        LayerState(
-            att_x=torch.zeros(*batch, d, dtype=dtype),
-            wkv=torch.zeros(*batch, h, n, n, dtype=dtype),
-            ffn_x=torch.zeros(*batch, d, dtype=dtype),
-        )
-        for _ in range(spec.n_layer)
-    )
-
-
-def pack(state: State) -> Tensor:
-    """The state as one vector [..., state_floats]: per layer att_x, wkv row by row, ffn_x."""
-    parts: list[Tensor] = []
-    for layer in state:
-        parts += [layer.att_x, layer.wkv.flatten(-3), layer.ffn_x]
-    return torch.cat(parts, dim=-1)
-
-
-def unpack(spec: ModelSpec, packed: Tensor) -> State:
-    """The state that `pack` made a vector of."""
-    d, h, n = spec.n_embd, spec.n_head, spec.head_size
-    layers = packed.split([d, d * n, d] * spec.n_layer, dim=-1)
-    return tuple(
-        LayerState(
-            att_x=layers[3 * i],
-            wkv=layers[3 * i + 1].unflatten(-1, (h, n, n)),
-            ffn_x=layers[3 * i + 2],
-        )
-        for i in range(spec.n_layer)
-    )
 
 
 def step(weights: Weights, token: int, state: State | None = None) -> tuple[Tensor, State]:
@@ -91,18 +42,18 @@ def sequence(weights: Weights, tokens: Tensor, state: State | None = None) -> tu
         spec = ModelSpec.of_tensors({name: tuple(tensor.shape) for name, tensor in weights.items()})
         state = zero_state(spec, batch=tuple(batch), dtype=weights["emb.weight"].dtype)
     x = weights["emb.weight"][tokens]
-    x = _layer_norm(weights, "blocks.0.ln0", x)
+    x = layer_norm(weights, "blocks.0.ln0", x)
     v_first: Tensor | None = None
     after: list[LayerState] = []
     for layer, before in enumerate(state):
-        normed = _layer_norm(weights, f"blocks.{layer}.ln1", x)
+        normed = layer_norm(weights, f"blocks.{layer}.ln1", x)
         mixed, wkv, v_first = _time_mix(weights, layer, normed, before, v_first)
         att_x = normed[..., -1, :]
         x = x + mixed
-        normed = _layer_norm(weights, f"blocks.{layer}.ln2", x)
+        normed = layer_norm(weights, f"blocks.{layer}.ln2", x)
         x = x + _channel_mix(weights, layer, normed, before.ffn_x)
         after.append(LayerState(att_x=att_x, wkv=wkv, ffn_x=normed[..., -1, :]))
-    x = _layer_norm(weights, "ln_out", x)
+    x = layer_norm(weights, "ln_out", x)
     return x @ weights["head.weight"].T, tuple(after)
 
 
@@ -131,7 +82,7 @@ def _time_mix(
     att = f"blocks.{layer}.att"
     r_k = weights[f"{att}.r_k"]
     heads = tuple(r_k.shape)
-    dx = _shifted(x, before.att_x) - x
+    dx = shifted(x, before.att_x) - x
 
     def mixed(name: str) -> Tensor:
         return x + dx * weights[f"{att}.x_{name}"].flatten()
@@ -157,10 +108,7 @@ def _time_mix(
 
     r, log_w, k, v_heads, a = (tensor.unflatten(-1, heads) for tensor in (r, log_w, k, v, a))
     y, wkv = wkv7(r, log_w, k, v_heads, kappa, a, before.wkv)
-    mean = y.mean(dim=-1, keepdim=True)
-    variance = y.var(dim=-1, keepdim=True, unbiased=False)
-    y = ((y - mean) / torch.sqrt(variance + GROUP_NORM_EPS)).flatten(-2)
-    y = y * weights[f"{att}.ln_x.weight"] + weights[f"{att}.ln_x.bias"]
+    y = head_norm(weights, f"{att}.ln_x", y, GROUP_NORM_EPS)
     y = y + ((r * k * r_k).sum(dim=-1, keepdim=True) * v_heads).flatten(-2)
     return (y * g) @ weights[f"{att}.output.weight"].T, wkv, v_first
 
@@ -168,16 +116,6 @@ def _time_mix(
 def _channel_mix(weights: Weights, layer: int, x: Tensor, before_x: Tensor) -> Tensor:
     """The feed-forward half on normed x [..., T, D]."""
     ffn = f"blocks.{layer}.ffn"
-    x_k = x + (_shifted(x, before_x) - x) * weights[f"{ffn}.x_k"].flatten()
+    x_k = x + (shifted(x, before_x) - x) * weights[f"{ffn}.x_k"].flatten()
     hidden = torch.relu(x_k @ weights[f"{ffn}.key.weight"].T) ** 2
     return hidden @ weights[f"{ffn}.value.weight"].T
-
-
-def _shifted(x: Tensor, before: Tensor) -> Tensor:
-    """Each token's predecessor: x [..., T, D] moved by one, `before` [..., D] in front."""
-    return torch.cat([before.unsqueeze(-2), x[..., :-1, :]], dim=-2)
-
-
-def _layer_norm(weights: Weights, name: str, x: Tensor) -> Tensor:
-    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    return functional.layer_norm(x, (x.shape[-1],), weight, bias, LAYER_NORM_EPS)
