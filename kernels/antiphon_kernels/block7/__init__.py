@@ -1,0 +1,1 @@
+"""What stands between the matrices of an RWKV-7 block, a few launches in all."""
