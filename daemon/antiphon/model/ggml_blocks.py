@@ -76,7 +76,7 @@ def _offset(x: Floats, *, levels: int) -> list[Bytes]:
 
 
 def _bits(q: Bytes, levels: int) -> list[Bytes]:
-    nibbles = (q[:, :16] & 15) | (q[:, 16:] << 4)
+    nibbles = ((q[:, :16] & 15) | (q[:, 16:] << 4)).astype(np.uint8)
     if levels == 16:
         return [nibbles]
     fifth = np.packbits(q >> 4, axis=1, bitorder="little")
