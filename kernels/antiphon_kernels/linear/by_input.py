@@ -18,6 +18,9 @@ from antiphon_kernels.linear.vnni import QUAD_BYTES, Products
 TOGETHER = 8
 """Inputs that are weighed in one pass over the outputs."""
 
+AHEAD = 32
+"""Inputs between what is put together and what is fetched."""
+
 
 def _quads(code: Products, runs: list[Any]) -> list[Any]:
     """Four runs of bytes as four vectors of quads: in each 128 bits, outputs 0-3, 4-7, 8-11 and 12-15."""
@@ -112,25 +115,34 @@ def finish(_typing: Any, sums: Any, columns: Any, factor: Any, totals: Any) -> A
 
 
 @intrinsic
-def put_together(_typing: Any, weights: Any, run: Any, quads: Any, to: Any) -> Any:
-    """Put one block, whose first run begins at address `weights`, in the order of `vnni.tile` at address `to`."""
+def put_together(_typing: Any, weights: Any, run: Any, quads: Any, blocks: Any, to: Any) -> Any:
+    """Put blocks, the first of which begins at address `weights`, one after the other at `to`, as `vnni.tile` reads."""
 
     def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         code = Products(builder, 256)
-        weights, run, quads, to = args
+        weights, run, quads, blocks, to = args
         bytes_ = vector(I8, BLOCK)
 
         def quad(number: Any, _: Any) -> list[Any]:
             first = code.at(weights, builder.mul(code.times(number, 4), run))
-            runs = [code.load(code.at(first, builder.mul(run, code.number(i))), bytes_) for i in range(4)]
-            for i, quads in enumerate(_quads(code, runs)):
-                code.store(quads, code.at(to, code.times(number, QUAD_BYTES), BLOCK * i))
+
+            def block(which: Any, _: Any) -> list[Any]:
+                starts = [code.at(first, builder.mul(run, code.number(i)), code.times(which, BLOCK)) for i in range(4)]
+                runs = [code.load(start, bytes_) for start in starts]
+                for start in starts:
+                    code.fetch(code.at(start, code.times(run, AHEAD)))
+                place = code.at(to, code.times(builder.add(builder.mul(which, quads), number), QUAD_BYTES))
+                for i, quads_of in enumerate(_quads(code, runs)):
+                    code.store(quads_of, code.at(place, BLOCK * i))
+                return []
+
+            code.loop(blocks, [], block)
             return []
 
         code.loop(quads, [], quad)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 4), generate
+    return types.void(*[types.int64] * 5), generate
 
 
 @intrinsic

@@ -13,13 +13,14 @@ import numpy as np
 from numba import types
 
 from antiphon_kernels.jit import chosen_by_type, kernel, piece
+from antiphon_kernels.linear import amx
 from antiphon_kernels.linear import format as fmt
 from antiphon_kernels.linear.by_input import TOGETHER, finish, put_together, scaled, weigh
 from antiphon_kernels.linear.format import BLOCK
 from antiphon_kernels.linear.plain import multiply_rows
 from antiphon_kernels.linear.processor import vnni_bits
 from antiphon_kernels.linear.rounding import round_rows
-from antiphon_kernels.linear.space import EDGE, EXCESS, ROWS_AT_ONCE, VARIABLE
+from antiphon_kernels.linear.space import EDGE, EXCESS, ROWS_AT_ONCE, TILES, TOGETHER_BYTES, VARIABLE
 from antiphon_kernels.linear.vnni import tile
 from antiphon_kernels.window import address, float32_window, float64_window, int8_window, int32_window, window
 
@@ -27,6 +28,8 @@ __all__ = ["linear", "multiply", "round_rows"]
 
 _TILE_1, _TILE_2, _TILE_4 = tile(1, 1), tile(2, 1), tile(4, 1)
 _WIDE_TILE_1, _WIDE_TILE_2, _WIDE_TILE_4 = tile(1, 2), tile(2, 2), tile(4, 2)
+_TILES, _WIDE_TILES = amx.multiply(1), amx.multiply(2)
+LEAST_ROWS = 3  # from which on the tile unit is the faster one
 _COLUMN = vnni_bits() // 8 or 64  # outputs that `weigh` takes together
 
 
@@ -91,15 +94,22 @@ def _interleaved(
     for begin in range(0, rows, ROWS_AT_ONCE):
         count = min(ROWS_AT_ONCE, rows - begin)
         _excess(matrix, totals, stride, begin, count, float64_window(scratch, EXCESS, ROWS_AT_ONCE))
+        tiles = count >= LEAST_ROWS and amx.granted()
+        if tiles:
+            amx.configure(min(amx.SIDE, count))
+        together = max(1, TOGETHER_BYTES // (padded * BLOCK)) if planes == 1 else 1
         for block in range(first, last):
             if matrix[fmt.ORDER] == fmt.BY_INPUT:
-                at = address(scratch, VARIABLE)
-                run = matrix[fmt.BLOCKS] * BLOCK
-                for plane in range(planes):
-                    put_together(
-                        address(weights, matrix[fmt.AT] + plane * padded * run + block * BLOCK), run, padded // 4,
-                        at + plane * padded * BLOCK,
-                    )  # fmt: skip
+                at = (address(scratch, VARIABLE) + 63) // 64 * 64
+                inside = (block - first) % together
+                if inside == 0:
+                    run, ready = matrix[fmt.BLOCKS] * BLOCK, min(together, last - block)
+                    for plane in range(planes):
+                        put_together(
+                            address(weights, matrix[fmt.AT] + plane * padded * run + block * BLOCK), run, padded // 4,
+                            ready, at + plane * padded * BLOCK,
+                        )  # fmt: skip
+                at += inside * planes * padded * BLOCK
             else:
                 at = address(weights, matrix[fmt.AT] + block * planes * BLOCK * padded)
             size = min(BLOCK, matrix[fmt.OUTPUTS] - block * BLOCK)
@@ -107,7 +117,8 @@ def _interleaved(
             if size < BLOCK:
                 place, to_stride = address(scratch, EDGE), np.int64(BLOCK)
             _block(
-                planes, at, padded // 4, address(high, begin * stride), address(low, begin * stride), stride,
+                tiles, address(scratch, TILES), planes, at, padded // 4,
+                address(high, begin * stride), address(low, begin * stride), stride,
                 address(floats, 4 * (matrix[fmt.SCALES] + block * BLOCK)), address(steps, 4 * begin),
                 address(scratch, EXCESS), place, to_stride, count,
             )  # fmt: skip
@@ -116,6 +127,8 @@ def _interleaved(
                 for row in range(count):
                     for i in range(size):
                         out[(begin + row) * out_stride + block * BLOCK + i] = edge[row * BLOCK + i]
+        if tiles:
+            amx.release()
 
 
 @piece
@@ -132,11 +145,22 @@ def _excess(matrix: Any, totals: Any, stride: int, begin: int, count: int, exces
 
 @piece
 def _block(
-    planes: int, at: int, quads: int, high: int, low: int, stride: int, scales: int, steps: int, excess: int, to: int,
-    to_stride: int, rows: int,
+    tiles: bool, sums: int, planes: int, at: int, quads: int, high: int, low: int, stride: int, scales: int, steps: int,
+    excess: int, to: int, to_stride: int, rows: int,
 ) -> None:  # fmt: skip
     """One interleaved block times `rows` rows; all but planes, quads, strides and rows are addresses."""
-    row = np.int64(0)
+    row = 0
+    if tiles:
+        side = min(amx.SIDE, rows)
+        while row < rows:
+            row = min(row, rows - side)  # the last rows may be worked out twice
+            h, w, t = high + row * stride, low + row * stride, to + 4 * row * to_stride
+            s, e = steps + 4 * row, excess + 8 * row
+            if planes == 1:
+                _TILES(side, at, quads, h, w, stride, scales, s, e, t, to_stride, sums)
+            else:
+                _WIDE_TILES(side, at, quads, h, w, stride, scales, s, e, t, to_stride, sums)
+            row += side
     while row < rows:
         left = rows - row
         h, w, t = high + row * stride, low + row * stride, to + 4 * row * to_stride

@@ -1,0 +1,223 @@
+"""Rows of activations times one interleaved block on the processor's tile unit: 16 x 16 outputs of 64 inputs a time.
+
+The block is that of `vnni.py`; tiles multiply signed by unsigned bytes and add up in int32, so the totals are the same.
+Linux grants the tiles' registers to a process that asks (arch_prctl, see Documentation/arch/x86/xstate.rst), and a
+processor is left with them unused between two calls, so that a switch of threads need not save them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from antiphon_kernels.jit import intrinsic
+from antiphon_kernels.linear.emit import F32, F64, I8, I32, I64, Emitter, vector
+from antiphon_kernels.linear.format import BLOCK, INPUTS_PAD
+from antiphon_kernels.linear.processor import has_amx
+from antiphon_kernels.linear.vnni import AHEAD, QUAD_BYTES
+
+SIDE = 16
+"""Rows, outputs and quads of inputs of a tile."""
+
+TILE_BYTES = 4 * SIDE * SIDE
+
+_ARCH_PRCTL, _REQUEST, _TILE_DATA = 158, 0x1023, 18
+_UNKNOWN, _GRANTED, _REFUSED = range(3)
+
+
+class Tiles(Emitter):
+    """Tile registers 0 to 7."""
+
+    def configure(self, rows: Any) -> None:
+        """All tiles `rows` high (totals, activations) but 6 and 7 (weights), which are 16; all 64 bytes wide."""
+        builder = self.builder
+        place = builder.alloca(ir.ArrayType(I8, 64))
+        builder.store(ir.Constant(place.type.pointee, None), place)
+        base = builder.ptrtoint(place, I64)
+        self.store(ir.Constant(I8, 1), base)  # the only palette there is
+        for tile in range(8):
+            self.store(ir.Constant(ir.IntType(16), 64), self.at(base, 16 + 2 * tile))
+            high = ir.Constant(I8, SIDE) if tile >= 6 else builder.trunc(rows, I8)
+            self.store(high, self.at(base, 48 + tile))
+        self.call("llvm.x86.ldtilecfg", ir.VoidType(), [builder.bitcast(place, I8.as_pointer())])
+
+    def zero(self, tile: int) -> None:
+        self.call("llvm.x86.tilezero", ir.VoidType(), [ir.Constant(I8, tile)])
+
+    def fill(self, tile: int, address: Any, stride: Any) -> None:
+        place = self.builder.inttoptr(address, I8.as_pointer())
+        self.call("llvm.x86.tileloadd64", ir.VoidType(), [ir.Constant(I8, tile), place, stride])
+
+    def keep(self, tile: int, address: Any) -> None:
+        place = self.builder.inttoptr(address, I8.as_pointer())
+        self.call("llvm.x86.tilestored64", ir.VoidType(), [ir.Constant(I8, tile), place, self.number(4 * SIDE)])
+
+    def add(self, total: int, activations: int, weights: int) -> None:
+        """Tile `total` += signed bytes of `activations` times unsigned ones of `weights`."""
+        self.call("llvm.x86.tdpbsud", ir.VoidType(), [ir.Constant(I8, t) for t in (total, activations, weights)])
+
+
+@intrinsic
+def granted(_typing: Any) -> Any:
+    """Whether this process may use the tiles; the first call asks for them."""
+
+    def generate(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        if not has_amx():
+            return context.get_constant(types.boolean, False)
+        name = "antiphon.tiles"
+        if name in builder.module.globals:
+            answer = builder.module.globals[name]
+        else:
+            answer = ir.GlobalVariable(builder.module, I32, name)
+            answer.linkage, answer.initializer = "internal", ir.Constant(I32, _UNKNOWN)
+        with builder.if_then(builder.icmp_signed("==", builder.load(answer), ir.Constant(I32, _UNKNOWN)), likely=False):
+            kind = ir.FunctionType(I64, [I64], var_arg=True)
+            known = builder.module.globals
+            system = known["syscall"] if "syscall" in known else ir.Function(builder.module, kind, "syscall")
+            failed = builder.call(system, [ir.Constant(I64, n) for n in (_ARCH_PRCTL, _REQUEST, _TILE_DATA)])
+            fine = builder.icmp_signed("==", failed, ir.Constant(I64, 0))
+            builder.store(builder.select(fine, ir.Constant(I32, _GRANTED), ir.Constant(I32, _REFUSED)), answer)
+        return builder.icmp_signed("==", builder.load(answer), ir.Constant(I32, _GRANTED))
+
+    return types.boolean(), generate
+
+
+@intrinsic
+def configure(_typing: Any, rows: Any) -> Any:
+    """Take the tiles into use for `rows` rows, at most 16."""
+
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        if has_amx():
+            Tiles(builder).configure(args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@intrinsic
+def release(_typing: Any) -> Any:
+    """Leave the tiles."""
+
+    def generate(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        if has_amx():
+            Tiles(builder).call("llvm.x86.tilerelease", ir.VoidType(), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+def multiply(planes: int) -> Callable[..., None]:
+    """An intrinsic: what `vnni.tile` does, for as many `rows` as tiles are configured for; `sums`: room for 4."""
+
+    @intrinsic
+    def multiply_rows(
+        _typing: Any, rows: Any, weights: Any, quads: Any, high: Any, low: Any, stride: Any, scales: Any, steps: Any,
+        excess: Any, to: Any, to_stride: Any, sums: Any,
+    ) -> Any:  # fmt: skip
+        def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            if has_amx():
+                _Block(builder, planes).emit(*args)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 12), generate
+
+    return multiply_rows
+
+
+class _Block(Tiles):
+    """Writes the loops over inputs and then over rows."""
+
+    def __init__(self, builder: Any, planes: int) -> None:
+        super().__init__(builder)
+        self._planes = planes
+        self._ints, self._floats, self._doubles = (vector(kind, SIDE) for kind in (I32, F32, F64))
+
+    def emit(
+        self, rows: Any, weights: Any, quads: Any, high: Any, low: Any, stride: Any, scales: Any, steps: Any,
+        excess: Any, to: Any, to_stride: Any, sums: Any,
+    ) -> None:  # fmt: skip
+        turns = self.builder.udiv(quads, self.number(SIDE))
+        if self._planes == 1:
+            self._bytes(weights, turns, high, low, stride, sums)
+            self._finish(rows, (0, 1), 2, quads, scales, steps, excess, to, to_stride, sums)
+            return
+        for half in (0, 1):
+            self._wide(weights, turns, high, low, stride, sums, half)
+            self._finish(rows, (half,), 3, quads, scales, steps, excess, to, to_stride, sums)
+
+    def _bytes(self, weights: Any, turns: Any, high: Any, low: Any, stride: Any, sums: Any) -> None:
+        """Tiles 0 to 3: high and low totals of the first 16 outputs, then of the other 16."""
+        for tile in range(4):
+            self.zero(tile)
+
+        def turn(number: Any, _: Any) -> list[Any]:
+            inputs = self.times(number, INPUTS_PAD)
+            here = self.at(weights, self.times(number, SIDE * QUAD_BYTES))
+            self.fill(4, self.at(high, inputs), stride)
+            self.fill(5, self.at(low, inputs), stride)
+            for half in (0, 1):
+                self.fill(6 + half, self.at(here, 64 * half), self.number(QUAD_BYTES))
+            for line in range(0, SIDE * QUAD_BYTES, 64):
+                self.fetch(self.at(here, AHEAD + line))
+            for half in (0, 1):
+                for side in (0, 1):
+                    self.add(2 * half + side, 4 + side, 6 + half)
+            return []
+
+        self.loop(turns, [], turn)
+        for tile in range(4):
+            self.keep(tile, self.at(sums, TILE_BYTES * tile))
+
+    def _wide(self, weights: Any, turns: Any, high: Any, low: Any, stride: Any, sums: Any, half: int) -> None:
+        """Tiles 0 to 2: high, mixed and low totals of 16 outputs of 16-bit weights."""
+        for tile in range(3):
+            self.zero(tile)
+        plane = self.times(turns, SIDE * QUAD_BYTES)
+
+        def turn(number: Any, _: Any) -> list[Any]:
+            inputs = self.times(number, INPUTS_PAD)
+            here = self.at(weights, self.times(number, SIDE * QUAD_BYTES), 64 * half)
+            self.fill(4, self.at(high, inputs), stride)
+            self.fill(5, self.at(low, inputs), stride)
+            self.fill(6, here, self.number(QUAD_BYTES))
+            self.fill(7, self.at(here, plane), self.number(QUAD_BYTES))
+            for total, activations, bytes_ in ((0, 4, 6), (1, 5, 6), (2, 5, 7), (1, 4, 7)):
+                self.add(total, activations, bytes_)
+            return []
+
+        self.loop(turns, [], turn)
+        for tile in range(3):
+            self.keep(tile, self.at(sums, TILE_BYTES * tile))
+
+    def _finish(
+        self, rows: Any, halves: tuple[int, ...], kinds: int, quads: Any, scales: Any, steps: Any, excess: Any,
+        to: Any, to_stride: Any, sums: Any,
+    ) -> None:  # fmt: skip
+        scale = {half: self.load(self.at(scales, 4 * SIDE * half), self._floats) for half in halves}
+
+        def row(number: Any, _: Any) -> list[Any]:
+            off = self.spread(self.load(self.at(excess, self.times(number, 8)), F64), SIDE)
+            step = self.spread(self.load(self.at(steps, self.times(number, 4)), F32), SIDE)
+            line = self.at(to, self.times(self.builder.mul(to_stride, number), 4))
+            for place, half in enumerate(halves):
+                total: Any = None
+                for kind in range(kinds):
+                    held = self.at(sums, TILE_BYTES * (kinds * place + kind), self.times(number, 4 * SIDE))
+                    part = self.builder.sitofp(self.load(held, self._ints), self._doubles)
+                    if total is not None:
+                        shifted = self.builder.fmul(total, self.every(self._doubles, 256.0))
+                        part = self.builder.fadd(shifted, part)
+                    total = part
+                whole = self.builder.fptrunc(self.builder.fsub(total, off), self._floats)
+                self.store(
+                    self.builder.fmul(whole, self.builder.fmul(scale[half], step)), self.at(line, 4 * SIDE * half)
+                )
+            return []
+
+        self.loop(rows, [], row)
+
+
+assert BLOCK == 2 * SIDE
