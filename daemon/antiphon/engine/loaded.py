@@ -6,10 +6,12 @@ a time (in the daemon: the worker).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from antiphon.engine.cpu_runner import CpuRunner
+from antiphon.engine.identity import TOKENIZER, FileStamp, Identity, hash_of_tensors, hash_of_text
 from antiphon.engine.runner import Runner
 from antiphon.model import checkpoint as checkpoints
 from antiphon.model.checkpoint import Checkpoint
@@ -19,21 +21,33 @@ from antiphon.model.spec import ModelSpec
 class LoadedModel:
     """A model on one device, and what its file says about it."""
 
-    def __init__(self, *, runner: Runner, metadata: Mapping[str, str]) -> None:
+    def __init__(self, *, runner: Runner, metadata: Mapping[str, str], identify: Callable[[], Identity]) -> None:
         self.runner = runner
         self.metadata = dict(metadata)
+        self._identify = identify
 
     @classmethod
     def open(cls, path: Path | str) -> LoadedModel:
         """Read, pack and warm the checkpoint at `path`; FileError when it cannot be used."""
-        model = cls.of(checkpoints.read(Path(path)))
+        stamp = FileStamp.of(Path(path))
+        checkpoint = checkpoints.read(Path(path))
+        model = cls._held(checkpoint, stamp.sha256)
         model.warm()
         return model
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> LoadedModel:
         """Pack a checkpoint; one that is not in int8 is quantized first."""
-        return cls(runner=CpuRunner.of(checkpoint), metadata=checkpoint.metadata)
+        return cls._held(checkpoint, lambda: hash_of_tensors(checkpoint))
+
+    @classmethod
+    def _held(cls, checkpoint: Checkpoint, hash_of_model: Callable[[], str]) -> LoadedModel:
+        tokenizer = checkpoint.metadata.get(TOKENIZER, "")
+
+        def identify() -> Identity:
+            return Identity(model=hash_of_model(), precision="int8", tokenizer=hash_of_text(tokenizer))
+
+        return cls(runner=CpuRunner.of(checkpoint), metadata=checkpoint.metadata, identify=identify)
 
     @property
     def spec(self) -> ModelSpec:
@@ -50,10 +64,13 @@ class LoadedModel:
         """Bytes that one timeline remembers, however long it runs."""
         return 4 * self.runner.state_len
 
-    @property
-    def packed(self) -> Runner:
-        """What holds the weights."""
-        return self.runner
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """What its numbers depend on. The first time the model's file is read for its hash, which may take seconds.
+
+        Raises FileError when the file is no longer the one that was loaded.
+        """
+        return self._identify()
 
     def warm(self) -> None:
         """Compile the kernels, or load them from disk, so that no timeline has to wait for that."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as functional
 
 from antiphon.engine.cpu_runner import CpuMemory, draw_from, held
+from antiphon.engine.identity import TOKENIZER, Identity, hash_of_tensors, hash_of_text
 from antiphon.engine.loaded import LoadedModel
 from antiphon.engine.runner import Draw, Feed, Memory
 from antiphon.model.checkpoint import Checkpoint
@@ -30,7 +31,7 @@ class FloatRunner:
         self._network = network
 
     def new_memory(self) -> CpuMemory:
-        return CpuMemory.zeros(self.state_len, self.vocab_size)
+        return CpuMemory(np.zeros(self.state_len + self.vocab_size, np.float32), self.state_len)
 
     def run(self, feeds: Sequence[Feed]) -> None:
         for feed in feeds:
@@ -81,4 +82,10 @@ class FloatRunning:
 def float_voice(voice: Voice, weights: Checkpoint) -> Voice:
     """`voice` with other weights of its shape, in float32."""
     runner = FloatRunner(Network(weights.spec, dequantize(weights).tensors))
-    return Voice(LoadedModel(runner=runner, metadata=voice.model.metadata), voice.vocabulary)
+
+    def identify() -> Identity:
+        tokenizer = hash_of_text(voice.model.metadata.get(TOKENIZER, ""))
+        return Identity(model=hash_of_tensors(weights), precision="fp32", tokenizer=tokenizer)
+
+    model = LoadedModel(runner=runner, metadata=voice.model.metadata, identify=identify)
+    return Voice(model, voice.vocabulary)
