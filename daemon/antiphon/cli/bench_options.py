@@ -13,6 +13,7 @@ from antiphon.errors import AntiphonError
 if TYPE_CHECKING:
     from antiphon.engine.runner import Runner
     from antiphon.model.checkpoint import Checkpoint
+    from antiphon.model.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,15 +53,21 @@ def subject(args: argparse.Namespace) -> Subject:
     import torch
 
     from antiphon.model.checkpoint import Checkpoint
-    from antiphon.model.published import parsed
     from antiphon.model.random_weights import random_weights
 
-    try:
-        spec = parsed(args.shape)
-    except ValueError as error:
-        raise AntiphonError(str(error), where="--shape") from error
+    spec = shape(args.shape)
     weights = random_weights(spec, seed=1, dtype=torch.float16)
     return Subject(name=f"{args.shape}, random weights", checkpoint=Checkpoint(spec=spec, tensors=weights), random=True)
+
+
+def shape(text: str) -> ModelSpec:
+    """The sizes that --shape names. Raises AntiphonError."""
+    from antiphon.model.published import parsed
+
+    try:
+        return parsed(text)
+    except ValueError as error:
+        raise AntiphonError(str(error), where="--shape") from error
 
 
 def runner(args: argparse.Namespace, subject: Subject, *, threads: int) -> Runner:
