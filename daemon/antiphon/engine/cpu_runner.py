@@ -1,7 +1,8 @@
-"""A model on the processor: weights packed once, every memory one array, feeds run by the compiled step."""
+"""A model on the processor: weights packed once, every memory one array, feeds run as slabs through one program."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 
@@ -12,26 +13,34 @@ from antiphon.engine.runner import Draw, Feed, Floats, Memory
 from antiphon.model.checkpoint import Checkpoint
 from antiphon.model.quantize import quantize_int8
 from antiphon.model.spec import ModelSpec
-from antiphon_kernels.rwkv7_step import numba_cpu
-from antiphon_kernels.rwkv7_step.pack import Packed, pack
+from antiphon_kernels.linear.processor import vnni_bits
+from antiphon_kernels.program import rwkv7
+from antiphon_kernels.program.crew import Crew
+from antiphon_kernels.program.given import Given
+from antiphon_kernels.program.ops import Program
+from antiphon_kernels.program.slab import Scratch, Segment, Slab, Step, cut, feed
 from antiphon_kernels.sample import numba_cpu as sample_cpu
 
-_UNSCORED = np.zeros(0, np.float32)
+SHARED_BYTES = 16 << 20
+"""Weights above this are worth more than one thread: waking another costs some 50 µs a token."""
+
+_ROW_COST = 2000  # bytes of weights that take as long as an operation's element-wise part for a row
+_ROWS_FREE = 4  # rows that a product takes in hardly more time than one
+_FIRST_PACE_NS = 0.1  # a byte, before anything was measured: slow, so that the first slice is short
+_TRUST = 0.2  # how much the newest slice counts in the pace
 
 
 class CpuMemory:
     """State and logits in one array, so that a copy is one copy."""
 
-    __slots__ = ("_numbers", "logits", "state")
+    __slots__ = ("_numbers", "logits", "logits_at", "state", "state_at")
 
     def __init__(self, numbers: Floats, state_len: int) -> None:
         self._numbers = numbers
         self.state = numbers[:state_len]
         self.logits = numbers[state_len:]
-
-    @classmethod
-    def zeros(cls, state_len: int, vocab_size: int) -> CpuMemory:
-        return cls(np.zeros(state_len + vocab_size, np.float32), state_len)
+        self.state_at = numbers.ctypes.data
+        self.logits_at = self.state_at + 4 * state_len
 
     def copy(self) -> CpuMemory:
         return CpuMemory(self._numbers.copy(), self.state.size)
@@ -45,19 +54,32 @@ class CpuMemory:
 
 
 class CpuRunner:
-    """Runs on one thread, the caller's; different memories may be run from different threads at the same time."""
+    """Runs on the caller's thread, and on `threads` - 1 more where that pays.
 
-    def __init__(self, *, spec: ModelSpec, packed: Packed, start_state: Floats | None = None) -> None:
+    Different memories may be run from different threads at the same time; the other threads then help whoever came
+    first. No bit depends on it.
+    """
+
+    def __init__(
+        self, *, spec: ModelSpec, program: Program, start_state: Floats | None = None, threads: int | None = None
+    ) -> None:
         self.spec = spec
         self.device = "cpu"
-        self.vocab_size = spec.vocab_size
-        self.state_len = packed.state_len
-        self.nbytes = packed.nbytes
-        self._packed = packed
-        self._start = start_state
+        self.vocab_size = program.vocab_size
+        self.state_len = program.state_len
+        self.nbytes = program.nbytes
+        self.program = program
+        self._start = program.start if start_state is None else start_state
+        if threads is None:
+            threads = torch.get_num_threads() if program.bytes_per_token > SHARED_BYTES else 1
+        self._crew = Crew(threads)
+        self._crew_lock = threading.Lock()
+        self._own = threading.local()
+        self._pace_ns = {False: _FIRST_PACE_NS, True: _FIRST_PACE_NS}
+        self._units: dict[int, np.ndarray] = {}
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, *, start_state: Floats | None = None) -> CpuRunner:
+    def of(cls, checkpoint: Checkpoint, *, start_state: Floats | None = None, threads: int | None = None) -> CpuRunner:
         """Pack a checkpoint; one that is not in int8 is quantized first."""
         if checkpoint.tensors["emb.weight"].dtype != torch.int8:
             checkpoint = quantize_int8(checkpoint)
@@ -65,22 +87,51 @@ class CpuRunner:
             name: (tensor if tensor.dtype == torch.int8 else tensor.float()).numpy()
             for name, tensor in checkpoint.tensors.items()
         }
-        return cls(spec=checkpoint.spec, packed=pack(tensors), start_state=start_state)
+        program = rwkv7.build(Given(tensors), interleave=vnni_bits() > 0)
+        return cls(spec=checkpoint.spec, program=program, start_state=start_state, threads=threads)
+
+    @property
+    def threads(self) -> int:
+        """Threads that share a slab, the caller's included."""
+        return self._crew.threads
 
     def new_memory(self) -> CpuMemory:
-        memory = CpuMemory.zeros(self.state_len, self.vocab_size)
-        if self._start is not None:
-            np.copyto(memory.state, self._start)
-        return memory
+        numbers = np.zeros(self.state_len + self.vocab_size, np.float32)
+        numbers[: self.state_len] = self._start
+        return CpuMemory(numbers, self.state_len)
 
     def run(self, feeds: Sequence[Feed]) -> None:
-        for feed in feeds:
-            memory = held(feed.memory)
-            nats = _UNSCORED if feed.nats is None else feed.nats
-            numba_cpu.feed_scored(self._packed, feed.ids, memory.state, memory.logits, nats)
+        if len(feeds) == 1 and feeds[0].nats is None and feeds[0].ids.size == 1:
+            self._step(int(feeds[0].ids[0]), held(feeds[0].memory))
+            return
+        segments = [segment_of(feed) for feed in feeds]
+        if self._crew.threads > 1 and self._crew_lock.acquire(blocking=False):
+            try:
+                feed(self.program, segments, crew=self._crew)
+            finally:
+                self._crew_lock.release()
+        else:
+            feed(self.program, segments)
 
     def begin(self, feeds: Sequence[Feed]) -> CpuRunning:
-        return CpuRunning(self, feeds)
+        return CpuRunning(self, [segment_of(feed) for feed in feeds])
+
+    def advance(self, slab: Slab, budget_ns: int) -> None:
+        """Run `slab` on for about `budget_ns`, one operation at the least."""
+        units, many = self._units_of(slab.rows), slab.rows > _ROWS_FREE
+        at = slab.at
+        end = int(np.searchsorted(units, units[at] + budget_ns / self._pace_ns[many], side="right")) - 1
+        end = min(max(end, at + 1), len(self.program.ops))
+        began_ns = time.perf_counter_ns()
+        if self._crew.threads > 1 and self._crew_lock.acquire(blocking=False):
+            try:
+                slab.run(end, crew=self._crew)
+            finally:
+                self._crew_lock.release()
+        else:
+            slab.run(end)
+        pace_ns = (time.perf_counter_ns() - began_ns) / (units[end] - units[at])
+        self._pace_ns[many] += _TRUST * (pace_ns - self._pace_ns[many])
 
     def sample(self, memory: Memory, draw: Draw) -> int:
         return draw_from(memory.logits, draw)
@@ -92,34 +143,67 @@ class CpuRunner:
         """Compile the kernels, or load them from disk, so that no timeline has to wait for that."""
         memory = self.new_memory()
         self.run([Feed(memory=memory, ids=np.zeros(1, np.int32))])
+        self.run([Feed(memory=memory, ids=np.zeros(3, np.int32))])
         sample_cpu.warm(memory.logits)
 
     def close(self) -> None:
-        """Nothing to let go of: the weights go with the runner."""
+        """End the other threads; the weights go with the runner."""
+        self._crew.close()
+
+    def _step(self, token: int, memory: CpuMemory) -> None:
+        if self._crew.threads > 1 and self._crew_lock.acquire(blocking=False):
+            try:
+                self._stepper("shared").run(token, memory.state_at, memory.logits_at)
+            finally:
+                self._crew_lock.release()
+        else:
+            self._stepper("alone").run(token, memory.state_at, memory.logits_at)
+
+    def _stepper(self, name: str) -> Step:
+        step: Step | None = getattr(self._own, name, None)
+        if step is None:
+            step = Step(self.program, crew=self._crew if name == "shared" else None)
+            setattr(self._own, name, step)
+        return step
+
+    def _units_of(self, rows: int) -> np.ndarray:
+        """How much work lies before each operation, in bytes read or what takes as long, for a slab of so many rows."""
+        if rows not in self._units:
+            each = self.program.costs * max(1.0, rows / _ROWS_FREE) + _ROW_COST * rows
+            self._units[rows] = np.concatenate([[0.0], np.cumsum(each)])
+        return self._units[rows]
 
 
 class CpuRunning:
-    """Feeds run one id at a time, all of one memory before the next."""
+    """Feeds on their way, a slab after another."""
 
-    def __init__(self, runner: CpuRunner, feeds: Sequence[Feed]) -> None:
+    def __init__(self, runner: CpuRunner, segments: Sequence[Segment]) -> None:
         self._runner = runner
-        self._feeds = list(feeds)
-        self._at = 0
+        self._waiting = list(segments)
+        self._slab: Slab | None = None
+        self._scratch: Scratch | None = None
 
     def advance(self, budget_ns: int) -> bool:
-        until = time.perf_counter_ns() + budget_ns
-        while self._feeds:
-            feed, at = self._feeds[0], self._at
-            part = slice(at, at + 1)
-            nats = None if feed.nats is None else feed.nats[part]
-            self._runner.run([Feed(memory=feed.memory, ids=feed.ids[part], nats=nats)])
-            self._at += 1
-            if self._at == feed.ids.size:
-                self._feeds.pop(0)
-                self._at = 0
-            if time.perf_counter_ns() >= until:
-                break
-        return not self._feeds
+        left_ns, until_ns = budget_ns, time.perf_counter_ns() + budget_ns
+        while True:
+            if self._slab is None:
+                taken, self._waiting = cut(self._waiting)
+                self._slab = Slab(self._runner.program, taken, scratch=self._scratch)
+                self._scratch = self._slab.scratch
+            self._runner.advance(self._slab, left_ns)
+            if self._slab.done:
+                self._slab = None
+                if not self._waiting:
+                    return True
+            left_ns = until_ns - time.perf_counter_ns()
+            if left_ns <= 0:
+                return False
+
+
+def segment_of(feed: Feed) -> Segment:
+    """A feed as the program takes it."""
+    memory = held(feed.memory)
+    return Segment(state=memory.state, logits=memory.logits, ids=feed.ids, nats=feed.nats)
 
 
 def draw_from(logits: Floats, draw: Draw) -> int:

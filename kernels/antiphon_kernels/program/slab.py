@@ -76,7 +76,7 @@ class Slab:
             scratch = Scratch(program, rows)
         self._program = program
         self._segments = segments
-        self._scratch = scratch
+        self.scratch = scratch
         self._at = 0
         self._meeting = np.zeros(8, np.int64)
         before = np.arange(-1, rows - 1, dtype=np.int64)
@@ -121,7 +121,7 @@ class Slab:
     @property
     def rows(self) -> int:
         """How many ids it feeds."""
-        return self._scratch.rows
+        return self.scratch.rows
 
     @property
     def at(self) -> int:
@@ -138,7 +138,7 @@ class Slab:
         program = self._program
         end = len(program.ops) if until is None else until
         threads = 1 if crew is None else crew.threads
-        scratch = self._scratch.arrays(self._nats.size)
+        scratch = self.scratch.arrays(self._nats.size)
         self._meeting[0] = 0
 
         def job(thread: int) -> None:
