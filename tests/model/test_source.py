@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,8 @@ def test_an_official_file_is_read_as_it_is(tmp_path: Path, version: Version, dty
 def test_wrappings_of_trainers_are_taken_off(tmp_path: Path, prefix: str) -> None:
     spec = spec_of(Version.V7)
     tensors = random_tensors(spec)
-    named = {prefix + name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()}
+    named = OrderedDict({prefix + name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()})
+    named._metadata = OrderedDict({"": {"version": 1}})  # type: ignore[attr-defined]  # as Module.state_dict has it
     torch.save({"epoch": 3, "loss": 2.5, "state_dict": named}, tmp_path / "m.pth")
     source = open_source(tmp_path / "m.pth")
     assert_holds(source, spec, tensors)

@@ -22,7 +22,7 @@ from antiphon.model.mapped import MappedFile
 from antiphon.model.stored import StoredTensor
 
 MAGIC = struct.pack("<I", 0x67676D66)
-MAX_TENSORS = 1 << 16
+MAX_TENSORS = 1 << 14
 MAX_NAME = 256
 MAX_AXES = 4
 

@@ -103,7 +103,8 @@ class ModelSpec:
         """
         layers = [int(match.group(1)) for name in shapes if (match := _BLOCK.match(name))]
         if not layers:
-            raise FileError("no tensors named blocks.N.*", where=where, fix="give an RWKV checkpoint")
+            found = ", ".join(sorted(shapes)[:3]) or "nothing"
+            raise FileError(f"no tensors named blocks.N.*, but {found} …", where=where, fix="give an RWKV checkpoint")
         version = version_of(shapes, where=where)
 
         def size(name: str, axis: int, rank: int = 2) -> int:

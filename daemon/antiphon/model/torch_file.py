@@ -29,7 +29,7 @@ MAGIC = b"PK\x03\x04"
 
 MAX_DIRECTORY_BYTES = 16 << 20
 MAX_PICKLE_BYTES = 8 << 20
-MAX_PICKLE_STEPS = 1 << 19
+MAX_PICKLE_STEPS = 1 << 18
 MAX_NAME = 256
 """Bounds several times what the largest RWKV needs (61 layers: 2,300 tensors, 0.3 MB, 80,000 steps)."""
 
@@ -62,6 +62,9 @@ def parts_of(path: Path) -> dict[str, StoredTensor]:
     """All tensors by the file's own names, those of its `state_dict` when it is wrapped so. Raises FileError."""
     size = file_size(path)
     _check(path, size)
+    if path.suffix.lower() == ".safetensors":
+        # PyTorch's loader believes the name, and would look for another kind of file in it.
+        raise FileError("a .pth of torch.save, whatever its name says", where=str(path), fix="rename it to .pth")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (
@@ -79,7 +82,7 @@ def parts_of(path: Path) -> dict[str, StoredTensor]:
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping):
-        raise _refused(path, f"it holds a {type(loaded).__name__}, not a table of tensors")
+        raise _refused(path, f"it holds no table of tensors, but something of type {type(loaded).__name__}")
     parts = {name: _part(path, name, value) for name, value in loaded.items()}
     promised = sum(part.dtype.itemsize * math.prod(part.shape) for part in parts.values())
     # Tied weights (one storage, two names) are usual; a file that promises more than that is a trap.
@@ -96,7 +99,7 @@ def _part(path: Path, name: Any, value: Any) -> StoredTensor:
             path, "it was converted for one strategy of the rwkv package; give the model that it was made of"
         )
     if not isinstance(value, Tensor):
-        raise _refused(path, f"{name} is a {type(value).__name__}, not a tensor")
+        raise _refused(path, f"{name} is no tensor, but of type {type(value).__name__}")
     if value.layout is not torch.strided or value.dtype not in _FLOATS or value.device.type != "cpu":
         raise _refused(path, f"tensor {name} is of a type that no RWKV has: {value.dtype}")
     tensor = value.detach()
