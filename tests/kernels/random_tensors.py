@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from antiphon_kernels.rwkv7_step.pack import Array
+from antiphon_kernels.program.given import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,13 +14,16 @@ import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from kernels.random_tensors import Shape, random_tensors
-from antiphon_kernels.rwkv7_step import numba_cpu
-from antiphon_kernels.rwkv7_step.pack import pack
-from antiphon_kernels.rwkv7_step.simd import vnni_bits
-packed = pack(random_tensors(Shape(layers=2, width=128, heads=2, vocab=37, ffn=301, ranks=(30, 33, 5, 50))))
-state, logits = np.zeros(packed.state_len, np.float32), np.zeros(37, np.float32)
-numba_cpu.feed(packed, np.arange(36, dtype=np.int32), state, logits)
-hits = sum(numba_cpu._feed.stats.cache_hits.values())
+from antiphon_kernels.linear.processor import vnni_bits
+from antiphon_kernels.program import numba_cpu, rwkv7
+from antiphon_kernels.program.given import Given
+from antiphon_kernels.program.slab import Segment, feed
+tensors = random_tensors(Shape(layers=2, width=128, heads=2, vocab=37, ffn=301, ranks=(30, 33, 5, 50)))
+program = rwkv7.build(Given(tensors), interleave=vnni_bits() > 0)
+state, logits = program.start.copy(), np.zeros(37, np.float32)
+for first, last in ((0, 1), (1, 4), (4, 36)):
+    feed(program, [Segment(state=state, logits=logits, ids=np.arange(first, last, dtype=np.int32))])
+hits = sum(numba_cpu.run.stats.cache_hits.values())
 print(vnni_bits(), hits, hashlib.sha256(state.tobytes() + logits.tobytes()).hexdigest())
 """
 

@@ -41,6 +41,20 @@ def mix(x: Any, before: Any, weight: Any, out: Any) -> None:
 
 
 @piece
+def mix_by(x: Any, before: Any, weight: Any, more: Any, out: Any) -> None:
+    """out = x + (before - x) * (weight + more): the token shift that depends on the input."""
+    for i in range(out.size):
+        out[i] = fma(before[i] - x[i], weight[i] + more[i], x[i])
+
+
+@piece
+def gate(x: Any, by: Any) -> None:
+    """x *= sigmoid(by)."""
+    for i in range(x.size):
+        x[i] *= sigmoid(by[i])
+
+
+@piece
 def copy(source: Any, out: Any) -> None:
     """out = source."""
     for i in range(out.size):

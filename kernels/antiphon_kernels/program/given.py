@@ -13,6 +13,7 @@ from antiphon_kernels.linear.layout import to_16_bits
 from antiphon_kernels.program.build import Values
 
 Array = npt.NDArray[Any]
+Tensors = Mapping[str, Array]
 
 
 class Given:
@@ -21,7 +22,7 @@ class Given:
     The embedding may be int8 with a scale, float32, float16, or uint16 that hold bfloat16.
     """
 
-    def __init__(self, tensors: Mapping[str, Array]) -> None:
+    def __init__(self, tensors: Tensors) -> None:
         self._tensors = tensors
 
     def shape(self, name: str) -> tuple[int, ...]:

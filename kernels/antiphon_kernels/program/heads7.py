@@ -15,8 +15,8 @@ from antiphon_kernels.jit import piece
 from antiphon_kernels.lanes import dot, fma
 from antiphon_kernels.program.elements import layer_norm
 from antiphon_kernels.program.ops import FIRST
-from antiphon_kernels.rwkv7_step.recurrence import recur
 from antiphon_kernels.window import window
+from antiphon_kernels.wkv7_step.recurrence import recur
 
 # Columns of the operation: slots, the place of the matrix state within the state, vectors, and whether this is layer 0.
 (

@@ -12,9 +12,9 @@ import numpy as np
 
 from antiphon_kernels.jit import kernel, piece
 from antiphon_kernels.linear.numba_cpu import multiply, round_rows
-from antiphon_kernels.program import heads7
+from antiphon_kernels.program import heads5, heads7, sums4
 from antiphon_kernels.program import ops as op_at
-from antiphon_kernels.program.elements import LN_EPS, add, apply, copy, layer_norm, mix
+from antiphon_kernels.program.elements import LN_EPS, add, apply, copy, gate, layer_norm, mix, mix_by
 from antiphon_kernels.program.memory import add_to, borrowed, pause, seen
 from antiphon_kernels.program.ops import (
     ADD,
@@ -23,20 +23,24 @@ from antiphon_kernels.program.ops import (
     CODE,
     FINISH,
     FIRST,
+    GATE,
     HEAD,
     HEAD_ROUND,
     HEAD_SIZE,
     HEAD_WIDTH,
+    HEADS_5,
     HEADS_7,
     KEEP,
     LINEAR,
     MEET,
     MIX,
+    MIX_BY,
     NORM,
     OFFSET,
     ROUND,
     SCRATCH_BYTES,
     SIZE,
+    SUMS_4,
     VOCAB,
     WIDTH,
 )  # fmt: skip
@@ -74,6 +78,10 @@ def run(
                 )  # fmt: skip
         elif code == HEADS_7:
             _heads_7(floats, op, work, slots, sizes, states, starts, rows, spare, thread, threads)
+        elif code == HEADS_5:
+            _heads_5(floats, op, work, slots, sizes, states, starts, rows, spare, thread, threads)
+        elif code == SUMS_4:
+            _sums_4(floats, op, work, slots, width, states, starts, rows, thread, threads)
         elif code == MIX:
             for row in range(rows):
                 if (row + number) % threads == thread:
@@ -85,6 +93,21 @@ def run(
                     else:
                         mix(x, _row(work, slots, a, rows, row - 1, width), weight, out)
                     _round(weights, work, slots, d, high, low, q, totals, steps, acts, e, rows, row, width)
+        elif code == MIX_BY:
+            for row in range(rows):
+                if (row + number) % threads == thread:
+                    x, weight = _row(work, slots, a, rows, row, width), window(floats, c, width)
+                    out = _row(work, slots, d, rows, row, width)
+                    more = _row(work, slots, op[FIRST + 5], rows, row, width)
+                    if before[row] < 0:
+                        mix_by(x, borrowed(states[segments[row]] + 4 * b, width), weight, more, out)
+                    else:
+                        mix_by(x, _row(work, slots, a, rows, row - 1, width), weight, more, out)
+                    _round(weights, work, slots, d, high, low, q, totals, steps, acts, e, rows, row, width)
+        elif code == GATE:
+            for row in range(rows):
+                if row % threads == thread:
+                    gate(_row(work, slots, a, rows, row, width), _row(work, slots, b, rows, row, width))
         elif code == ROUND:
             for row in range(rows):
                 if (row + number) % threads == thread:
@@ -166,6 +189,53 @@ def _heads_7(
                 _part(work, slots, op[heads7.V_FIRST], rows, row, at, size),
                 _part(work, slots, op[heads7.Y], rows, row, at, size),
                 kappa, passing,
+            )  # fmt: skip
+
+
+@piece
+def _heads_5(
+    floats: Any, op: Any, work: Any, slots: Any, sizes: Any, states: Any, starts: Any, rows: int, spare: Any,
+    thread: int, threads: int,
+) -> None:  # fmt: skip
+    size, heads = sizes[HEAD_SIZE], sizes[op_at.N_HEAD]
+    w = op[heads5.R] if op[heads5.W] == heads5.NONE else op[heads5.W]  # never read, but every window needs a slot
+    g = op[heads5.R] if op[heads5.G] == heads5.NONE else op[heads5.G]
+    for job in range(thread, states.size * heads, threads):
+        segment, head = job // heads, job % heads
+        at = head * size
+        wkv = borrowed(states[segment] + 4 * (op[heads5.PLACE] + at * size), size * size)
+        for row in range(starts[segment], starts[segment + 1]):
+            heads5.head_row(
+                floats, op, at, wkv,
+                _part(work, slots, op[heads5.R], rows, row, at, size),
+                _part(work, slots, w, rows, row, at, size),
+                _part(work, slots, op[heads5.K], rows, row, at, size),
+                _part(work, slots, op[heads5.V], rows, row, at, size),
+                _part(work, slots, g, rows, row, at, size),
+                _part(work, slots, op[heads5.Y], rows, row, at, size),
+                window(spare, 0, size),
+            )  # fmt: skip
+
+
+@piece
+def _sums_4(
+    floats: Any, op: Any, work: Any, slots: Any, width: int, states: Any, starts: Any, rows: int,
+    thread: int, threads: int,
+) -> None:  # fmt: skip
+    parts = (width + sums4.TOGETHER - 1) // sums4.TOGETHER
+    for job in range(thread, states.size * parts, threads):
+        segment, at = job // parts, job % parts * sums4.TOGETHER
+        size = min(sums4.TOGETHER, width - at)
+        place = states[segment] + 4 * (op[sums4.PLACE] + at)
+        aa, bb, pp = borrowed(place, size), borrowed(place + 4 * width, size), borrowed(place + 8 * width, size)
+        for row in range(starts[segment], starts[segment + 1]):
+            sums4.part_row(
+                floats, op, at,
+                _part(work, slots, op[sums4.R], rows, row, at, size),
+                _part(work, slots, op[sums4.K], rows, row, at, size),
+                _part(work, slots, op[sums4.V], rows, row, at, size),
+                _part(work, slots, op[sums4.Y], rows, row, at, size),
+                aa, bb, pp,
             )  # fmt: skip
 
 

@@ -27,14 +27,18 @@ MAX_ROWS = 64
     ADD_NORM,  # from, onto, to, weight, bias: onto += from, then to = layer norm of onto
     ADD,  # from, onto: onto += from
     MIX,  # from, place, mix, to, act: to = from + (the row before - from) * mix, and rounded into act
+    MIX_BY,  # from, place, mix, to, act, more: as MIX, with the slot `more` added to mix
+    GATE,  # slot, by: slot = slot * sigmoid(by)
     KEEP,  # from, place: each state takes the last row of its segment
     ROUND,  # slot, act, function, inputs: slot = function(slot), and rounded into act
     LINEAR,  # act, slot that it was rounded from, matrix, to, first block, last block, turn: to = matrix times act
+    SUMS_4,  # see sums4.py
+    HEADS_5,  # see heads5.py
     HEADS_7,  # see heads7.py
     HEAD_ROUND,  # from, to, act, weight, bias: the rows of which logits are wanted, normed and rounded
     HEAD,  # act, slot that it was rounded from, matrix, first block, last block, turn: their logits
     FINISH,  # logits to their timelines, and what the ids that came next cost
-) = range(12)  # fmt: skip
+) = range(16)  # fmt: skip
 
 PLAIN, TANH, SIGMOID, RELU_SQUARED, SILU = range(5)  # functions of ROUND
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from antiphon_kernels.rwkv7_step.pack import LEVELS, Array, Tensors, to_16_bits
+from antiphon_kernels.linear.format import FAINT, LEVELS
+from antiphon_kernels.linear.layout import to_16_bits
+from antiphon_kernels.program.given import Array, Tensors
 
 Floats = npt.NDArray[np.float32]
-
-FAINT = np.float32(1e-30)
 
 
 def step(tensors: Tensors, token: int, state: Floats) -> tuple[Floats, Floats]:

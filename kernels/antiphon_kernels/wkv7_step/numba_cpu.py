@@ -7,8 +7,8 @@ from typing import Any
 import numpy.typing as npt
 
 from antiphon_kernels.jit import kernel
-from antiphon_kernels.rwkv7_step.recurrence import recur
 from antiphon_kernels.window import window
+from antiphon_kernels.wkv7_step.recurrence import recur
 
 Floats = npt.NDArray[Any]
 

@@ -13,7 +13,7 @@ from numba import types
 
 from antiphon_kernels.jit import intrinsic, piece
 from antiphon_kernels.lanes import LANES, VECTOR, dot, fma, folded, fused
-from antiphon_kernels.rwkv7_step.window import window
+from antiphon_kernels.window import window
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
