@@ -74,12 +74,15 @@ def _transformed(source: Source) -> Iterator[tuple[str, Tensor]]:
     spec = source.spec
     for name in spec.shapes():
         if name.endswith(".att.x_r"):
-            att = name.removesuffix("x_r")
-            mixes = [source.read(f"{att}x_{mix}").float().reshape(1, 1, -1) for mix in "rwkvag"]
-            yield f"{att}x_rwkvag", torch.cat(mixes)
+            yield name.removesuffix("r") + "rwkvag", _mixes(source, name.removesuffix("r"))
         elif not re.fullmatch(r".*\.att\.x_[wkvag]", name):
             tensor = source.read(name).float()
             yield name, (_time(name, tensor, spec) if ".time_" in name else _turned(name, tensor)).contiguous()
+
+
+def _mixes(source: Source, start: str) -> Tensor:
+    """The six mixing vectors of a layer in one [6, 1, D]."""
+    return torch.cat([source.read(f"{start}{mix}").float().reshape(1, 1, -1) for mix in "rwkvag"])
 
 
 def _turned(name: str, tensor: Tensor) -> Tensor:
@@ -90,6 +93,9 @@ def _time(name: str, tensor: Tensor, spec: ModelSpec) -> Tensor:
     """The tensors called time_…, as each version of RWKV is run there."""
     last = name.rpartition(".")[2]
     by_head = (spec.n_head, -1, 1)
+    if spec.version is Version.V5_1 and last in ("time_decay", "time_faaaa"):
+        # It knows no RWKV-5.1, only 5.2, where every channel of a head has its own decay and bonus.
+        tensor = tensor.unsqueeze(-1).expand(-1, spec.head_size)
     if last in ("time_maa_w1", "time_maa_w2", "time_decay_w1", "time_decay_w2"):
         return tensor.transpose(-1, -2)
     if last == "time_decay":

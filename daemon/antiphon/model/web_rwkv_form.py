@@ -16,8 +16,10 @@ METADATA = {"format": "pt"}
 
 
 def web_rwkv_promises(source: Source, names: Sequence[str]) -> list[Promise]:
-    """The tensors of its file, for those of `source` that are officially called `names`."""
-    return [_promise(source, name, tuple(source.shapes[name])) for name in names]
+    """The tensors of its file, for those of `source` that are officially called `names`, its start state among them."""
+    size = source.spec.head_size
+    state = (source.spec.n_head, size, size)
+    return [_promise(source, name, source.shapes.get(name, state)) for name in names]
 
 
 def _promise(source: Source, name: str, shape: tuple[int, ...]) -> Promise:
