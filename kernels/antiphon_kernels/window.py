@@ -33,6 +33,12 @@ def int8_window(_typing: Any, array: Any, start: Any, size: Any) -> Any:
 
 
 @intrinsic
+def int16_window(_typing: Any, array: Any, start: Any, size: Any) -> Any:
+    """`size` int16 that begin at byte `start` of a 1-D C-contiguous array, unchecked."""
+    return _viewed(array, types.int16)
+
+
+@intrinsic
 def int32_window(_typing: Any, array: Any, start: Any, size: Any) -> Any:
     """`size` int32 that begin at byte `start` of a 1-D C-contiguous array, unchecked."""
     return _viewed(array, types.int32)

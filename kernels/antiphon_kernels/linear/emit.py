@@ -7,6 +7,8 @@ from typing import Any
 
 from llvmlite import ir
 
+from antiphon_kernels.linear.processor import reads_halves
+
 I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 F32, F64 = ir.FloatType(), ir.DoubleType()
 
@@ -67,6 +69,19 @@ class Emitter:
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         return self.call(f"llvm.fma.v{a.type.count}f32", a.type, [a, b, c])
+
+    def halves(self, address: Any, lanes: int) -> Any:
+        """float32 of `lanes` finite float16 numbers."""
+        builder = self.builder
+        if reads_halves():
+            return builder.fpext(self.load(address, vector(ir.HalfType(), lanes)), vector(F32, lanes))
+        # Exponent and fraction moved to where float32 has them make a number 2**112 too small, denormals included.
+        ints = vector(I32, lanes)
+        wide = builder.zext(self.load(address, vector(I16, lanes)), ints)
+        size = builder.shl(builder.and_(wide, self.every(ints, 0x7FFF)), self.every(ints, 13))
+        scaled = builder.fmul(builder.bitcast(size, vector(F32, lanes)), self.every(vector(F32, lanes), 2.0**112))
+        sign = builder.shl(builder.and_(wide, self.every(ints, 0x8000)), self.every(ints, 16))
+        return builder.bitcast(builder.or_(builder.bitcast(scaled, ints), sign), vector(F32, lanes))
 
     def fetch(self, address: Any) -> None:
         """Ask for a cache line; a hint, safe at any address."""

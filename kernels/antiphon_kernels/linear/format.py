@@ -8,11 +8,15 @@ Integer formats multiply activations rounded to 16 bits, of which a row has one 
     INT8_GROUPS  sum_g: s = fma(float32(sum_{k in g} w[o, k] q[k]), scale[o, g], s), g ascending; out[o] = s * step
     INT4_GROUPS  the same with -8 <= w <= 7
 
+Scales are float32, those of groups float16.
+
 Float formats multiply the float32 activations themselves. Four chains c take the inputs k = c, c + 4, c + 8, … in
 order, each with one rounding a fused product and sum; out[o] = (chain 0 + chain 1) + (chain 2 + chain 3).
 """
 
 from __future__ import annotations
+
+from antiphon_kernels.jit import piece
 
 INT8_ROWS, INT16_ROWS, INT8_GROUPS, INT4_GROUPS, FLOAT32, BFLOAT16, FLOAT16 = range(7)
 
@@ -45,11 +49,13 @@ Q_GROUP = 32
 """Activations whose q are totalled together."""
 
 
-def is_integer(form: int) -> bool:
-    """Whether activations are rounded to 16 bits."""
-    return form <= INT4_GROUPS
-
-
 def up(n: int, to: int) -> int:
     """n rounded up to a multiple of `to`."""
     return -(-n // to) * to
+
+
+@piece
+def group_block_bytes(form: int, padded: int, group: int) -> int:
+    """Bytes of a block of a format with groups: its weights, and 32 float16 scales a group."""
+    width = padded // 2 if form == INT4_GROUPS else padded
+    return BLOCK * width + 2 * BLOCK * ((padded + group - 1) // group)

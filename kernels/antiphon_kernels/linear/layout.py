@@ -28,6 +28,10 @@ def sizes_of(form: int, outputs: int, inputs: int, *, group: int = 0, order: int
     if not 0 < inputs <= fmt.MOST_INPUTS or outputs <= 0:
         raise ValueError(f"a matrix of {outputs} x {inputs} cannot be held: 1 to {fmt.MOST_INPUTS} inputs are")
     blocks, padded = up(outputs, BLOCK) // BLOCK, up(inputs, fmt.INPUTS_PAD)
+    if form in (fmt.INT8_GROUPS, fmt.INT4_GROUPS):
+        if group not in fmt.GROUPS:
+            raise ValueError(f"a group of {group} inputs cannot be held, but one of {fmt.GROUPS}")
+        return blocks * int(fmt.group_block_bytes(form, padded, group)), 0
     planes = 2 if form == fmt.INT16_ROWS else 1
     spare = SPARE if order == fmt.BY_INPUT else 0
     return planes * blocks * BLOCK * padded + spare, up(blocks * BLOCK, 16)
@@ -55,13 +59,17 @@ def lay_out(
 ) -> None:
     """Write one matrix into its bytes `weights` and numbers `floats`, as many as `sizes_of` says.
 
-    `values` [out, in]: int8 (INT8_ROWS) or int16 within LEVELS (INT16_ROWS). `scales` float32 [out].
-    ValueError when they do not fit `row`.
+    `values` [out, in]: int8 (INT8_ROWS, INT8_GROUPS), int16 within LEVELS (INT16_ROWS) or int8 from -8 to 7
+    (INT4_GROUPS). `scales` float32 [out]; of groups [out, groups], which are rounded to float16. ValueError when they
+    do not fit `row`.
     """
     outputs, inputs = int(row[fmt.OUTPUTS]), int(row[fmt.INPUTS])
     if values.shape != (outputs, inputs):
         raise ValueError(f"values are {'x'.join(map(str, values.shape))}, not {outputs}x{inputs}")
     blocks, padded = int(row[fmt.BLOCKS]), int(row[fmt.PADDED])
+    if row[fmt.FORMAT] in (fmt.INT8_GROUPS, fmt.INT4_GROUPS):
+        _lay_out_groups(values, scales, row, weights.reshape(-1), interleave)
+        return
     planes: tuple[Array, ...] = split_16(values) if row[fmt.FORMAT] == fmt.INT16_ROWS else (values,)
     full = np.zeros((len(planes), blocks * BLOCK, padded), np.int8)
     for plane, values_of in zip(full, planes, strict=True):
@@ -84,6 +92,55 @@ def lay_out(
     if scales is None or scales.shape != (outputs,):
         raise ValueError(f"scales must be {outputs} numbers")
     floats[:outputs] = scales
+
+
+def _lay_out_groups(
+    values: Array, scales: Array | None, row: npt.NDArray[np.int64], weights: Array, interleave: bool
+) -> None:
+    """Write a matrix in groups: see `groups.py` (interleaved) and `plain.py`."""
+    (outputs, inputs), blocks, padded = values.shape, int(row[fmt.BLOCKS]), int(row[fmt.PADDED])
+    group, small = int(row[fmt.GROUP]), row[fmt.FORMAT] == fmt.INT4_GROUPS
+    count = up(padded, group) // group
+    if scales is None or scales.shape != (outputs, up(inputs, group) // group):
+        raise ValueError(f"scales must be {outputs}x{up(inputs, group) // group} numbers")
+    with np.errstate(over="ignore"):
+        half = scales.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ValueError("a scale is beyond float16")
+    by_output = np.zeros((blocks * BLOCK, count), np.float16)
+    by_output[:outputs, : half.shape[1]] = half
+    by_group = np.ascontiguousarray(by_output.reshape(blocks, BLOCK, count).swapaxes(1, 2)).view(np.uint8)
+    full = np.zeros((blocks * BLOCK, padded), np.int8)
+    full[:outputs, :inputs] = values
+    if small:
+        if full.min() < -8 or full.max() > 7:
+            raise ValueError("a 4-bit value is not from -8 to 7")
+        full += 8
+    size = blocks * int(fmt.group_block_bytes(int(row[fmt.FORMAT]), padded, group))
+    laid = weights[:size].view(np.uint8).reshape(blocks, -1)
+    if not interleave:
+        lines = full.reshape(blocks, BLOCK, padded)
+        flat: Array = lines
+        if small:  # 32 inputs in 16 bytes, the first 16 in the lower halves
+            halves = lines.reshape(blocks, BLOCK, padded // 32, 2, 16)
+            flat = halves[:, :, :, 0] | halves[:, :, :, 1] << 4
+        flat = flat.reshape(blocks, -1).view(np.uint8)
+        laid[:, : flat.shape[1]] = flat
+        laid[:, flat.shape[1] :] = by_group.reshape(blocks, -1)
+        return
+    quads = full.reshape(blocks, BLOCK, padded // 4, 4).swapaxes(1, 2)
+    if small:  # two quads to a byte, the earlier one in the lower half
+        quads = quads[:, 0::2] | quads[:, 1::2] << 4
+    flat = quads.reshape(blocks, -1).view(np.uint8)
+    if not small:
+        flat = flat ^ 128
+    each, at = flat.shape[1] * group // padded, 0
+    for number in range(count):
+        part = flat[:, number * each : (number + 1) * each]
+        laid[:, at : at + part.shape[1]] = part
+        at += part.shape[1]
+        laid[:, at : at + 2 * BLOCK] = by_group[:, number]
+        at += 2 * BLOCK
 
 
 def split_16(values: Array) -> tuple[Array, Array]:

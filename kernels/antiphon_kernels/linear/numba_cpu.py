@@ -13,11 +13,11 @@ import numpy as np
 from numba import types
 
 from antiphon_kernels.jit import chosen_by_type, kernel, piece
-from antiphon_kernels.linear import amx
+from antiphon_kernels.linear import amx, groups
 from antiphon_kernels.linear import format as fmt
 from antiphon_kernels.linear.by_input import TOGETHER, finish, put_together, scaled, weigh
-from antiphon_kernels.linear.format import BLOCK
-from antiphon_kernels.linear.plain import multiply_rows
+from antiphon_kernels.linear.format import BLOCK, Q_GROUP
+from antiphon_kernels.linear.plain import multiply_groups, multiply_rows
 from antiphon_kernels.linear.processor import vnni_bits
 from antiphon_kernels.linear.rounding import round_rows
 from antiphon_kernels.linear.space import EDGE, EXCESS, ROWS_AT_ONCE, TILES, TOGETHER_BYTES, VARIABLE
@@ -28,6 +28,8 @@ __all__ = ["linear", "multiply", "round_rows"]
 
 _TILE_1, _TILE_2, _TILE_4 = tile(1, 1), tile(2, 1), tile(4, 1)
 _WIDE_TILE_1, _WIDE_TILE_2, _WIDE_TILE_4 = tile(1, 2), tile(2, 2), tile(4, 2)
+_GROUP_1, _GROUP_2, _GROUP_4 = groups.tile(1, 8), groups.tile(2, 8), groups.tile(4, 8)
+_SMALL_GROUP_1, _SMALL_GROUP_2, _SMALL_GROUP_4 = groups.tile(1, 4), groups.tile(2, 4), groups.tile(4, 4)
 _TILES, _WIDE_TILES = amx.multiply(1), amx.multiply(2)
 LEAST_ROWS = 3  # from which on the tile unit is the faster one
 _COLUMN = vnni_bits() // 8 or 64  # outputs that `weigh` takes together
@@ -44,7 +46,10 @@ def multiply(
     Integer formats read `act` (see `round_rows`), float formats `x` (float32 [rows * x_stride]). `scratch`: at least
     `space.scratch_bytes` of any type, one per thread. Nothing beyond the matrix's outputs is written.
     """
-    if matrix[fmt.FORMAT] <= fmt.INT4_GROUPS:
+    form = matrix[fmt.FORMAT]
+    if form == fmt.INT8_GROUPS or form == fmt.INT4_GROUPS:
+        _groups(weights, matrix, act, rows, first_block, last_block, out, out_stride, scratch)
+    elif form <= fmt.INT16_ROWS:
         _integers(weights, floats, matrix, act, rows, first_block, last_block, out, out_stride, scratch)
 
 
@@ -73,6 +78,89 @@ def _choose(
     scratch: Any,
 ) -> Callable[..., None]:  # fmt: skip
     return _interleaved if weights.dtype == types.uint8 else _plain
+
+
+def _groups(
+    weights: Any, matrix: Any, act: Any, rows: int, first: int, last: int, out: Any, out_stride: int, scratch: Any
+) -> None:
+    """What `multiply` does for formats with groups, by the layout of the weights."""
+    raise NotImplementedError("runs only inside compiled code")
+
+
+@chosen_by_type(_groups)
+def _choose_groups(
+    weights: Any, matrix: Any, act: Any, rows: Any, first: Any, last: Any, out: Any, out_stride: Any, scratch: Any
+) -> Callable[..., None]:
+    return _interleaved_groups if weights.dtype == types.uint8 else _plain_groups
+
+
+def _plain_groups(
+    weights: Any, matrix: Any, act: Any, rows: Any, first: Any, last: Any, out: Any, out_stride: Any, scratch: Any
+) -> None:
+    multiply_groups(weights, matrix, act, rows, first, last, out, out_stride)
+
+
+def _interleaved_groups(
+    weights: Any, matrix: Any, act: Any, rows: Any, first: Any, last: Any, out: Any, out_stride: Any, scratch: Any
+) -> None:
+    high, low, _, totals, steps, stride = act
+    turns, each = matrix[fmt.PADDED] // Q_GROUP, matrix[fmt.GROUP] // Q_GROUP
+    small = matrix[fmt.FORMAT] == fmt.INT4_GROUPS
+    block_bytes = fmt.group_block_bytes(matrix[fmt.FORMAT], matrix[fmt.PADDED], matrix[fmt.GROUP])
+    for begin in range(0, rows, ROWS_AT_ONCE):
+        count = min(ROWS_AT_ONCE, rows - begin)
+        for block in range(first, last):
+            size = min(BLOCK, matrix[fmt.OUTPUTS] - block * BLOCK)
+            place, to_stride = address(out, 4 * (begin * out_stride + block * BLOCK)), out_stride
+            if size < BLOCK:
+                place, to_stride = address(scratch, EDGE), np.int64(BLOCK)
+            _group_block(
+                small, address(weights, matrix[fmt.AT] + block * block_bytes), turns, each,
+                address(high, begin * stride), address(low, begin * stride), stride,
+                address(totals, 4 * (begin * stride // Q_GROUP)), address(steps, 4 * begin), place, to_stride, count,
+            )  # fmt: skip
+            if size < BLOCK:
+                _copy_edge(scratch, out, begin, count, out_stride, block, size)
+
+
+@piece
+def _copy_edge(scratch: Any, out: Any, begin: int, count: int, out_stride: int, block: int, size: int) -> None:
+    """What a last block that is not whole has of outputs."""
+    edge = float32_window(scratch, EDGE, ROWS_AT_ONCE * BLOCK)
+    for row in range(count):
+        for i in range(size):
+            out[(begin + row) * out_stride + block * BLOCK + i] = edge[row * BLOCK + i]
+
+
+@piece
+def _group_block(
+    small: bool, at: int, turns: int, each: int, high: int, low: int, stride: int, totals: int, steps: int, to: int,
+    to_stride: int, rows: int,
+) -> None:  # fmt: skip
+    """One interleaved block in groups times `rows` rows; addresses as in `_block`."""
+    row = 0
+    while row < rows:
+        left = rows - row
+        h, w, t = high + row * stride, low + row * stride, to + 4 * row * to_stride
+        s, q = steps + 4 * row, totals + 4 * (row * stride // Q_GROUP)
+        if left >= 4:
+            if small:
+                _SMALL_GROUP_4(at, turns, each, h, w, stride, q, s, t, to_stride)
+            else:
+                _GROUP_4(at, turns, each, h, w, stride, q, s, t, to_stride)
+            row += 4
+        elif left >= 2:
+            if small:
+                _SMALL_GROUP_2(at, turns, each, h, w, stride, q, s, t, to_stride)
+            else:
+                _GROUP_2(at, turns, each, h, w, stride, q, s, t, to_stride)
+            row += 2
+        else:
+            if small:
+                _SMALL_GROUP_1(at, turns, each, h, w, stride, q, s, t, to_stride)
+            else:
+                _GROUP_1(at, turns, each, h, w, stride, q, s, t, to_stride)
+            row += 1
 
 
 def _plain(
@@ -123,10 +211,7 @@ def _interleaved(
                 address(scratch, EXCESS), place, to_stride, count,
             )  # fmt: skip
             if size < BLOCK:
-                edge = float32_window(scratch, EDGE, ROWS_AT_ONCE * BLOCK)
-                for row in range(count):
-                    for i in range(size):
-                        out[(begin + row) * out_stride + block * BLOCK + i] = edge[row * BLOCK + i]
+                _copy_edge(scratch, out, begin, count, out_stride, block, size)
         if tiles:
             amx.release()
 
@@ -136,7 +221,7 @@ def _excess(matrix: Any, totals: Any, stride: int, begin: int, count: int, exces
     """What weights that stand 128 too high add to the totals of each row: 128 for each plane's worth of q."""
     factor = 128.0 * 257.0 if matrix[fmt.FORMAT] == fmt.INT16_ROWS else 128.0
     for row in range(count):
-        whole = window(totals, (begin + row) * stride // fmt.Q_GROUP, matrix[fmt.PADDED] // fmt.Q_GROUP)
+        whole = window(totals, (begin + row) * stride // Q_GROUP, matrix[fmt.PADDED] // Q_GROUP)
         total = np.int64(0)
         for i in range(whole.size):
             total += whole[i]

@@ -13,18 +13,39 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
 
-def linear(form: int, values: Array, scales: Floats | None, x: Floats) -> Floats:
+def linear(form: int, values: Array, scales: Floats | None, x: Floats, *, group: int = 0) -> Floats:
     """Outputs [rows, out] of activations `x` [rows, in] and a matrix `values` [out, in] in format `form`.
 
     Rounding an activation moves it by at most peak / 65278, where peak is the largest of its row.
     """
-    assert form in (fmt.INT8_ROWS, fmt.INT16_ROWS)
+    assert form <= fmt.INT4_GROUPS
     assert scales is not None
     out = np.empty((x.shape[0], values.shape[0]), np.float32)
     for row, activations in enumerate(x):
         q, step = round_16(activations)
-        out[row] = (values.astype(np.int64) @ q).astype(np.float32) * (scales * step)
+        if form in (fmt.INT8_ROWS, fmt.INT16_ROWS):
+            out[row] = (values.astype(np.int64) @ q).astype(np.float32) * (scales * step)
+            continue
+        sums = np.zeros(values.shape[0], np.float32)
+        for number in range(scales.shape[1]):
+            inputs = slice(number * group, (number + 1) * group)
+            total = (values[:, inputs].astype(np.int64) @ q[inputs]).astype(np.float32)
+            sums = fused(total, scales[:, number].astype(np.float16).astype(np.float32), sums)
+        out[row] = sums * step
     return out
+
+
+def fused(a: Floats, b: Floats, c: Floats) -> Floats:
+    """a * b + c with one rounding: the product is exact in float64, the sum rounded to odd there before it is to float32."""
+    product, addend = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
+    total = product + addend
+    other = total - product
+    error = (product - (total - other)) + (addend - other)
+    bits = total.view(np.int64)
+    inexact = (error != 0) & (bits & 1 == 0)
+    away = (error > 0) == (total > 0)
+    odd: Floats = np.where(inexact, bits + np.where(away, 1, -1), bits).view(np.float64).astype(np.float32)
+    return odd
 
 
 def round_16(x: Floats) -> tuple[npt.NDArray[np.int64], np.float32]:
