@@ -383,6 +383,8 @@ def test_what_is_missing_unknown_or_twice_is_named(tmp_path: Path) -> None:
         (FLOATS | {"model.emb.weight": torch.zeros(5, 32)}, "emb.weight is there twice"),
         (FLOATS | {"blocks.1.ffn.s_emb.weight": torch.zeros(5, 32)}, "belongs to an RWKV-7a"),
         (FLOATS | {"blocks.1.ln1.bias": torch.zeros(31)}, "has shape [31], not [32]"),
+        ({f"blocks.{i}.att.time_state": torch.zeros(2, 16, 16) for i in range(2)}, "a start state, not a model"),
+        ({"blocks.0.att.key.lora_A": torch.zeros(4, 32)}, "an adapter, not a model: it holds blocks.0.att.key.lora_A"),
         ({"transformer.h.0.attn.weight": torch.zeros(5, 32)}, "no tensors named blocks.N.*"),
     ]
     for tensors, word in cases:

@@ -30,6 +30,7 @@ class MappedFile:
             storage = torch.UntypedStorage.from_file(str(path), False, self.size)
         except (OSError, RuntimeError) as error:
             raise FileError(f"cannot be mapped: {error}", where=str(path)) from error
+        assert isinstance(storage, torch.UntypedStorage)
         self._bytes = torch.empty(0, dtype=torch.uint8).set_(storage)
 
     def tensor(self, *, at: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:

@@ -75,7 +75,7 @@ def _before_7(
             return name, _changed(part, lambda x: torch.log(-x).clamp(min=_NOTHING), "below 0", name, where)
         return name, part
     count = math.prod(part.shape)
-    heads = (count,)
+    heads: tuple[int, ...] = (count,)
     if count == width:
         # A number per channel: the axis of the heads comes first, unless there is only one.
         by_head = len(part.shape) >= 2 and part.shape[1] > 1

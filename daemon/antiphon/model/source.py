@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +32,7 @@ LN_X_EPS_RWKV_CPP_5 = 1e-5
 _OURS = "antiphon-rwkv"
 _PREFIXES = ("model.", "_forward_module.")
 _STATE = re.compile(r"blocks\.(\d{1,9})\.att\.time_state")
+_ADAPTER = re.compile(r"\.(lora_[AB]|lora\.[01]|disha|bone)$")
 _DUMMIES = frozenset(f"blocks.0.att.v{part}" for part in range(3))
 """Layer 0 of an RWKV-7 has no value residual; many files carry tensors for it all the same."""
 
@@ -99,9 +101,12 @@ class Source(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class OpenedSource:
-    """A file that was opened with `open_source`."""
+    """A file that was opened with `open_source`.
+
+    No slots: the three tables are made once, when first asked for.
+    """
 
     path: Path
     kind: Kind
@@ -111,17 +116,17 @@ class OpenedSource:
     parts: Mapping[str, StoredTensor]
     start_state: Mapping[str, StoredTensor]
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape."""
         return {name: part.shape for name, part in self.parts.items()}
 
-    @property
+    @cached_property
     def dtypes(self) -> dict[str, torch.dtype]:
         """The type in which `read` gives each tensor."""
         return {name: part.dtype for name, part in self.parts.items()}
 
-    @property
+    @cached_property
     def stored(self) -> dict[str, str]:
         """How each tensor is kept."""
         return {name: part.stored for name, part in self.parts.items()}
@@ -157,6 +162,11 @@ def open_source(path: Path) -> OpenedSource:
     parts = {name: part for name, part in parts.items() if name not in _DUMMIES}
     start_state = {name: part for name, part in parts.items() if _STATE.fullmatch(name)}
     parts = {name: part for name, part in parts.items() if name not in start_state}
+    if start_state and not parts:
+        raise FileError("a start state, not a model", where=str(path), fix="give it beside the model that it is for")
+    if adapted := next((name for name in parts if _ADAPTER.search(name)), None):
+        what = f"an adapter, not a model: it holds {adapted}"
+        raise FileError(what, where=str(path), fix="give it beside the model that it is for")
     shapes = {name: _with_heads(name, part.shape) for name, part in parts.items()}
     spec = ModelSpec.of_tensors(shapes, where=str(path))
     return OpenedSource(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ _STRANGERS = {
 FIX = "give an RWKV model as .pth, safetensors or rwkv.cpp's .bin"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TensorFile:
     """An opened file: `container` is "safetensors", "pth" or "rwkv.cpp", `metadata` is empty but for safetensors."""
 
@@ -37,7 +38,7 @@ class TensorFile:
     metadata: Mapping[str, str]
     parts: Mapping[str, StoredTensor]
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor's name and shape."""
         return {name: part.shape for name, part in self.parts.items()}
