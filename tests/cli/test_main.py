@@ -16,6 +16,7 @@ import yaml
 ANTIPHON = Path(sys.executable).with_name("antiphon")
 COMMANDS = ["daemon", "check", "dump", "ports", "demo", "answer", "tokenize", "detokenize", "train"]
 COMMANDS += ["evaluate", "bench live", "bench decode"]
+COMMANDS += [f"models {action}" for action in ("inspect", "convert", "merge", "verify", "compare", "estimate")]
 
 
 def antiphon(*args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:

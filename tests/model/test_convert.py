@@ -28,9 +28,11 @@ from antiphon.model.spec import ModelSpec, Version
 FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def model(folder: Path, name: str, *, dtype: torch.dtype = torch.float32, **more: Tensor) -> OpenedSource:
+def model(
+    folder: Path, name: str, *, dtype: torch.dtype = torch.float32, more: dict[str, Tensor] | None = None
+) -> OpenedSource:
     """A model as its trainer leaves it."""
-    torch.save({**random_weights(SPECS[name], dtype=dtype), **more}, folder / "given.pth")
+    torch.save({**random_weights(SPECS[name], dtype=dtype), **(more or {})}, folder / "given.pth")
     return open_source(folder / "given.pth")
 
 
@@ -256,7 +258,7 @@ def test_rwkv_cpps_blocks_hold_the_layers_matrices(tmp_path: Path, name: str, ki
 @pytest.mark.parametrize("name", ["5.2", "6", "7"])
 def test_a_start_state_comes_along(tmp_path: Path, name: str, form: Form) -> None:
     states = states_of(SPECS[name])
-    given = model(tmp_path, name, dtype=torch.float16, **states)
+    given = model(tmp_path, name, dtype=torch.float16, more=states)
     assert convert(given, tmp_path / "m", form=form) == []
     found = open_source(tmp_path / "m")
     assert found.start_state_names == tuple(states)
@@ -266,7 +268,7 @@ def test_a_start_state_comes_along(tmp_path: Path, name: str, form: Form) -> Non
 
 def test_what_a_form_cannot_say_is_told(tmp_path: Path) -> None:
     spec = SPECS["7"]
-    with_state = model(tmp_path, "7", **states_of(spec))
+    with_state = model(tmp_path, "7", more=states_of(spec))
     assert "start state is left out" in convert(with_state, tmp_path / "m", form=Form.CANDLE)[0]
     fifth = model(tmp_path, "5.2")
     assert "1e-5, not the 64e-5" in convert(fifth, tmp_path / "m.bin", form=Form.RWKV_CPP)[0]

@@ -24,6 +24,7 @@ from antiphon.cli import (
     dump,
     evaluate,
     listen,
+    models,
     pairs,
     ports,
     tokenize,
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     pairs.add_parser(commands)
     train.add_parser(commands)
     evaluate.add_parser(commands)
+    models.add_parser(commands)
     bench.add_parser(commands)
     return root
 
