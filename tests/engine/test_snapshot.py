@@ -105,7 +105,7 @@ def test_a_timeline_without_a_sampler_may_be_kept_and_an_empty_one_too(model: Lo
 
 
 def test_the_file_says_what_it_holds_and_only_its_owner_may_read_it(model: LoadedModel, written: Path) -> None:
-    """Formats 2, last line: model hash, tokenizer, adapters, precision, L x 3 tensors, logits, counts, seed and place."""
+    """Formats 2, last line: model hash, tokenizer, adapters, precision, L x 3 tensors, logits, counts, seed."""
     tensors = load_file(written)
     expected = {f"blocks.{layer}.{part}" for layer in range(2) for part in ("att_x", "wkv", "ffn_x")}
     assert set(tensors) == expected | {"logits", "sampler.counts"}
