@@ -28,6 +28,7 @@ Array = npt.NDArray[Any]
 ALIGN = 64  # bytes of a cache line
 PAGE = 2 << 20  # bytes of a large page
 SPARE = 16 << 10  # bytes past the end that a prefetch may name
+_SKIPPING = (fmt.INT8_ROWS, fmt.INT16_ROWS)  # formats that can lie by input
 MOST_WEIGHTS = 1 << 20  # of one operation: a slab can be left between two, and must be soon
 
 
@@ -114,13 +115,17 @@ class Builder:
         self._fill.append(fill)
         return at
 
-    def matrix(self, name: str, shape: tuple[int, int], *, transpose: bool = False, order: int = fmt.BY_OUTPUT) -> int:
-        """The number of a new matrix [out, in]; ValueError when the tensor has another shape."""
+    def matrix(self, name: str, shape: tuple[int, int], *, transpose: bool = False, often_zero: bool = False) -> int:
+        """The number of a new matrix [out, in]; ValueError when the tensor has another shape.
+
+        often_zero: many of its inputs will be 0, and then need not be read.
+        """
         found = self.weights.shape(name)
         if found != (shape[::-1] if transpose else shape):
             raise ValueError(f"{name} is {'x'.join(map(str, found))}, not {shape[0]}x{shape[1]}")
         outputs, inputs = shape
         form, group = self.weights.held(name)
+        order = fmt.BY_INPUT if often_zero and form in _SKIPPING else fmt.BY_OUTPUT
         size, scales = sizes_of(form, outputs, inputs, group=group, order=order)
         row = describe(form, outputs, inputs, group=group, order=order, at=self._bytes, scales=self._floats)
         self._bytes += up(size, ALIGN)
@@ -214,7 +219,8 @@ def _table(sizes: list[int]) -> npt.NDArray[np.int64]:
 
 def _memory(size: int, dtype: Any) -> Any:
     """`size` bytes of zeros on large pages, which save most address translations; spare lines follow."""
-    memory = mmap.mmap(-1, up(size + SPARE, PAGE) + PAGE)
+    # Private, or Linux would take it for a file in memory, which has small pages.
+    memory = mmap.mmap(-1, up(size + SPARE, PAGE) + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without transparent huge pages plays all the same
             memory.madvise(mmap.MADV_HUGEPAGE)

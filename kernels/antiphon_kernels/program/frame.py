@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from antiphon_kernels.linear.format import BY_INPUT
 from antiphon_kernels.program import ops
 from antiphon_kernels.program.build import Array, Builder, Weights
 from antiphon_kernels.program.ops import PLAIN, RELU_SQUARED, Program
@@ -91,7 +90,7 @@ class Frame:
         b.meet()
         b.op(ops.ROUND, self._hidden, self._hidden_act, RELU_SQUARED, self.ffn_dim)
         b.meet()
-        value = b.matrix(f"{at}value.weight", (width, self.ffn_dim), order=BY_INPUT)
+        value = b.matrix(f"{at}value.weight", (width, self.ffn_dim), often_zero=True)
         b.linear(self._hidden_act, self._hidden, value, self.out)
         b.meet()
         b.op(ops.GATE, self.out, self.made["r"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from antiphon_kernels.linear.format import BY_INPUT
 from antiphon_kernels.program import ops
 from antiphon_kernels.program.build import Builder, Weights
 from antiphon_kernels.program.ops import PLAIN, RELU_SQUARED, SIGMOID, TANH, Program
@@ -113,7 +112,7 @@ class _Layers:
         b.meet()
         b.op(ops.ROUND, self._hidden, self._hidden_act, RELU_SQUARED, self._ffn_dim)
         b.meet()
-        value = b.matrix(f"{at}value.weight", (width, self._ffn_dim), order=BY_INPUT)
+        value = b.matrix(f"{at}value.weight", (width, self._ffn_dim), often_zero=True)
         b.linear(self._hidden_act, self._hidden, value, self.out)
         b.meet()
 
