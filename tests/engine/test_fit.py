@@ -40,7 +40,7 @@ def test_smaller_precisions_need_less_and_a_float_needs_its_bytes() -> None:
 
 @pytest.mark.parametrize("version", list(Version))
 def test_every_version_is_counted(version: Version) -> None:
-    spec = ModelSpec.of_width(n_layer=2, n_embd=128, vocab_size=300, version=version)
+    spec = ModelSpec.of_width(n_layer=2, n_embd=512, vocab_size=300, version=version)
     assert need_of(spec, Precision.BF16, device="cpu").weights == pytest.approx(2 * spec.parameters, rel=0.1)
     assert need_of(spec, Precision.BF16, device="cpu", timelines=3).states == 3 * 4 * (spec.state_floats + 300)
 
