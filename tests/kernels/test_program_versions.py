@@ -13,6 +13,7 @@ from antiphon.model.spec import ModelSpec, Version
 from antiphon_kernels.linear.processor import vnni_bits
 from antiphon_kernels.program.any_version import build
 from antiphon_kernels.program.crew import Crew
+from antiphon_kernels.program.exponential import exp
 from antiphon_kernels.program.given import Array, Given
 from antiphon_kernels.program.ops import Program
 from antiphon_kernels.program.slab import Segment, Slab, feed
@@ -199,3 +200,10 @@ def test_tensors_that_do_not_fit_are_refused(version: str, name: str, change: ob
 def test_versions_of_one_constant_refuse_another(name: str) -> None:
     with pytest.raises(ValueError, match="only RWKV-5"):
         program(floats(SPECS[name]), eps=1e-5)
+
+
+def test_the_exponential_of_the_decays_is_the_exponential() -> None:
+    x = np.concatenate([np.linspace(-700, 700, 4001), np.linspace(-1, 1, 999)])
+    np.testing.assert_allclose(exp(x), np.exp(x), rtol=4e-16)
+    assert exp(np.array([-1e30, -708.0]))[0] == exp(np.array([-708.0]))[0]
+    assert np.isnan(exp(np.array([np.nan])))[0]

@@ -15,16 +15,22 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np
 from kernels.random_tensors import Shape, random_tensors
 from antiphon_kernels.linear.processor import vnni_bits
-from antiphon_kernels.program import numba_cpu, rwkv7
+from model.any_version import SMALL, SPECS, random_weights
+from antiphon_kernels.program import numba_cpu
+from antiphon_kernels.program.any_version import build
 from antiphon_kernels.program.given import Given
 from antiphon_kernels.program.slab import Segment, feed
-tensors = random_tensors(Shape(layers=2, width=128, heads=2, vocab=37, ffn=301, ranks=(30, 33, 5, 50)))
-program = rwkv7.build(Given(tensors), interleave=vnni_bits() > 0)
-state, logits = program.start.copy(), np.zeros(37, np.float32)
-for first, last in ((0, 1), (1, 4), (4, 36)):
-    feed(program, [Segment(state=state, logits=logits, ids=np.arange(first, last, dtype=np.int32))])
+several = [random_tensors(Shape(layers=2, width=128, heads=2, vocab=37, ffn=301, ranks=(30, 33, 5, 50)))]
+several += [{name: t.numpy() for name, t in random_weights(SPECS[version]).items()} for version in (*SMALL, "6 wide")]
+digest = hashlib.sha256()
+for tensors in several:
+    program = build(Given(tensors), interleave=vnni_bits() > 0)
+    state, logits = program.start.copy(), np.zeros(program.vocab_size, np.float32)
+    for first, last in ((0, 1), (1, 4), (4, 29)):
+        feed(program, [Segment(state=state, logits=logits, ids=np.arange(first, last, dtype=np.int32))])
+    digest.update(state.tobytes() + logits.tobytes())
 hits = sum(numba_cpu.run.stats.cache_hits.values())
-print(vnni_bits(), hits, hashlib.sha256(state.tobytes() + logits.tobytes()).hexdigest())
+print(vnni_bits(), hits, digest.hexdigest())
 """
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from antiphon_kernels.program import ops
 from antiphon_kernels.program.build import Array, Weights
+from antiphon_kernels.program.exponential import exp
 from antiphon_kernels.program.frame import Frame
 from antiphon_kernels.program.ops import Program
 
@@ -40,4 +41,4 @@ def build(weights: Weights, *, interleave: bool) -> Program:
 
 
 def _log_decay(time_decay: Array) -> Array:
-    return -np.exp(time_decay, dtype=np.float64)
+    return -exp(time_decay)

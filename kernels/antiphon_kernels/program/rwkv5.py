@@ -8,6 +8,7 @@ import numpy as np
 
 from antiphon_kernels.program import ops
 from antiphon_kernels.program.build import Array, Weights
+from antiphon_kernels.program.exponential import exp
 from antiphon_kernels.program.frame import Frame, has
 from antiphon_kernels.program.heads5 import NONE
 from antiphon_kernels.program.ops import Program
@@ -65,11 +66,11 @@ def _for_channels(width: int, function: Callable[[Array], Array]) -> Callable[[A
 
 
 def _decay(time_decay: Array) -> Array:
-    return np.exp(-np.exp(time_decay, dtype=np.float64))
+    return exp(-exp(time_decay))
 
 
 def _raised(time_first: Array) -> Array:
-    return np.exp(time_first, dtype=np.float64)
+    return exp(time_first)
 
 
 def _as_is(time_faaaa: Array) -> Array:
