@@ -91,15 +91,17 @@ class Emitter:
     def loop(
         self, count: Any, carried: Sequence[Any], body: Callable[[Any, Sequence[Any]], Sequence[Any]]
     ) -> list[Any]:
-        """`body`(turn, carried) for each turn from 0 to below `count`, at least once; what the last one gave."""
+        """`body`(turn, carried) for each turn from 0 to below `count`; what the last one gave."""
         builder = self.builder
         before = builder.block
-        inside, done = builder.append_basic_block("turn"), builder.append_basic_block("turned")
-        builder.branch(inside)
-        builder.position_at_end(inside)
+        head, inside, done = (builder.append_basic_block(name) for name in ("turns", "turn", "turned"))
+        builder.branch(head)
+        builder.position_at_end(head)
         turn = builder.phi(I64)
         turn.add_incoming(self.number(0), before)
         held = [builder.phi(value.type) for value in carried]
+        builder.cbranch(builder.icmp_signed("<", turn, count), inside, done)
+        builder.position_at_end(inside)
         given = list(body(turn, held))
         end = builder.block
         following = builder.add(turn, self.number(1))
@@ -107,6 +109,6 @@ class Emitter:
         for phi, first, last in zip(held, carried, given, strict=True):
             phi.add_incoming(first, before)
             phi.add_incoming(last, end)
-        builder.cbranch(builder.icmp_signed("<", following, count), inside, done)
+        builder.branch(head)
         builder.position_at_end(done)
-        return given
+        return held

@@ -8,7 +8,8 @@ Integer formats multiply activations rounded to 16 bits, of which a row has one 
     INT8_GROUPS  sum_g: s = fma(float32(sum_{k in g} w[o, k] q[k]), scale[o, g], s), g ascending; out[o] = s * step
     INT4_GROUPS  the same with -8 <= w <= 7
 
-Scales are float32, those of groups float16.
+Scales are float32, those of groups float16. INT8_ROWS and INT16_ROWS may lie BY_INPUT; the other formats lie by output,
+whatever order they are given.
 
 Float formats multiply the float32 activations themselves. Four chains c take the inputs k = c, c + 4, c + 8, … in
 order, each with one rounding a fused product and sum; out[o] = (chain 0 + chain 1) + (chain 2 + chain 3).
@@ -59,3 +60,9 @@ def group_block_bytes(form: int, padded: int, group: int) -> int:
     """Bytes of a block of a format with groups: its weights, and 32 float16 scales a group."""
     width = padded // 2 if form == INT4_GROUPS else padded
     return BLOCK * width + 2 * BLOCK * ((padded + group - 1) // group)
+
+
+@piece
+def float_block_bytes(form: int, inputs: int) -> int:
+    """Bytes of a block of a float format."""
+    return BLOCK * (4 if form == FLOAT32 else 2) * ((inputs + 3) // 4 * 4)

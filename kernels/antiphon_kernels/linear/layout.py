@@ -32,6 +32,8 @@ def sizes_of(form: int, outputs: int, inputs: int, *, group: int = 0, order: int
         if group not in fmt.GROUPS:
             raise ValueError(f"a group of {group} inputs cannot be held, but one of {fmt.GROUPS}")
         return blocks * int(fmt.group_block_bytes(form, padded, group)), 0
+    if form >= fmt.FLOAT32:
+        return blocks * int(fmt.float_block_bytes(form, inputs)), 0
     planes = 2 if form == fmt.INT16_ROWS else 1
     spare = SPARE if order == fmt.BY_INPUT else 0
     return planes * blocks * BLOCK * padded + spare, up(blocks * BLOCK, 16)
@@ -60,8 +62,8 @@ def lay_out(
     """Write one matrix into its bytes `weights` and numbers `floats`, as many as `sizes_of` says.
 
     `values` [out, in]: int8 (INT8_ROWS, INT8_GROUPS), int16 within LEVELS (INT16_ROWS) or int8 from -8 to 7
-    (INT4_GROUPS). `scales` float32 [out]; of groups [out, groups], which are rounded to float16. ValueError when they
-    do not fit `row`.
+    (INT4_GROUPS); for float formats any floating point, which is rounded, or uint16 that hold bfloat16 (BFLOAT16).
+    `scales` float32 [out]; of groups [out, groups], which are rounded to float16. ValueError when they do not fit.
     """
     outputs, inputs = int(row[fmt.OUTPUTS]), int(row[fmt.INPUTS])
     if values.shape != (outputs, inputs):
@@ -69,6 +71,9 @@ def lay_out(
     blocks, padded = int(row[fmt.BLOCKS]), int(row[fmt.PADDED])
     if row[fmt.FORMAT] in (fmt.INT8_GROUPS, fmt.INT4_GROUPS):
         _lay_out_groups(values, scales, row, weights.reshape(-1), interleave)
+        return
+    if row[fmt.FORMAT] >= fmt.FLOAT32:
+        _lay_out_floats(values, row, weights.reshape(-1))
         return
     planes: tuple[Array, ...] = split_16(values) if row[fmt.FORMAT] == fmt.INT16_ROWS else (values,)
     full = np.zeros((len(planes), blocks * BLOCK, padded), np.int8)
@@ -141,6 +146,34 @@ def _lay_out_groups(
         at += part.shape[1]
         laid[:, at : at + 2 * BLOCK] = by_group[:, number]
         at += 2 * BLOCK
+
+
+def _lay_out_floats(values: Array, row: npt.NDArray[np.int64], weights: Array) -> None:
+    """Write a matrix of a float format, see `floating.py`."""
+    (outputs, inputs), blocks, form = values.shape, int(row[fmt.BLOCKS]), int(row[fmt.FORMAT])
+    held = to_float(form, values)
+    lines = np.zeros((blocks * BLOCK, up(inputs, 4)), held.dtype)
+    lines[:outputs, :inputs] = held
+    size = blocks * int(fmt.float_block_bytes(form, inputs))
+    laid = weights[:size].view(held.dtype).reshape(blocks, -1, BLOCK)
+    laid[:] = lines.reshape(blocks, BLOCK, -1).swapaxes(1, 2)
+
+
+def to_float(form: int, values: Array) -> Array:
+    """Finite `values` as a float format holds them: float32, float16, or uint16 that are bfloat16; ValueError else."""
+    if form == fmt.BFLOAT16 and values.dtype == np.uint16:
+        held, finite = values, bool((values & 0x7F80 != 0x7F80).all())
+    elif form == fmt.BFLOAT16:
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        held = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)  # to nearest, halves to even
+        finite = bool(np.isfinite(values).all() and (held & 0x7F80 != 0x7F80).all())
+    else:
+        with np.errstate(over="ignore"):
+            held = values.astype(np.float32 if form == fmt.FLOAT32 else np.float16)
+        finite = bool(np.isfinite(held).all())
+    if not finite:
+        raise ValueError("a weight is not finite, or beyond its format")
+    return held
 
 
 def split_16(values: Array) -> tuple[Array, Array]:

@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 
 from antiphon_kernels.jit import chosen_by_type, kernel, piece
-from antiphon_kernels.linear import amx, groups
+from antiphon_kernels.linear import amx, floating, groups
 from antiphon_kernels.linear import format as fmt
 from antiphon_kernels.linear.by_input import TOGETHER, finish, put_together, scaled, weigh
 from antiphon_kernels.linear.format import BLOCK, Q_GROUP
@@ -51,6 +51,8 @@ def multiply(
         _groups(weights, matrix, act, rows, first_block, last_block, out, out_stride, scratch)
     elif form <= fmt.INT16_ROWS:
         _integers(weights, floats, matrix, act, rows, first_block, last_block, out, out_stride, scratch)
+    else:
+        _floating(weights, matrix, x, x_stride, rows, first_block, last_block, out, out_stride, scratch)
 
 
 @kernel
@@ -78,6 +80,60 @@ def _choose(
     scratch: Any,
 ) -> Callable[..., None]:  # fmt: skip
     return _interleaved if weights.dtype == types.uint8 else _plain
+
+
+@piece
+def _floating(
+    weights: Any, matrix: Any, x: Any, x_stride: int, rows: int, first: int, last: int, out: Any, out_stride: int,
+    scratch: Any,
+) -> None:  # fmt: skip
+    """What `multiply` does for float formats."""
+    form, inputs = matrix[fmt.FORMAT], matrix[fmt.INPUTS]
+    block_bytes = fmt.float_block_bytes(form, inputs)
+    for begin in range(0, rows, ROWS_AT_ONCE):
+        count = min(ROWS_AT_ONCE, rows - begin)
+        for block in range(first, last):
+            size = min(BLOCK, matrix[fmt.OUTPUTS] - block * BLOCK)
+            place, to_stride = address(out, 4 * (begin * out_stride + block * BLOCK)), out_stride
+            if size < BLOCK:
+                place, to_stride = address(scratch, EDGE), BLOCK
+            at, source = address(weights, matrix[fmt.AT] + block * block_bytes), address(x, 4 * begin * x_stride)
+            sums = (address(scratch, TILES) + 63) // 64 * 64
+            if form == fmt.FLOAT32:
+                _float32_block(at, inputs, source, x_stride, place, to_stride, sums, count)
+            elif form == fmt.BFLOAT16:
+                _bfloat16_block(at, inputs, source, x_stride, place, to_stride, sums, count)
+            else:
+                _float16_block(at, inputs, source, x_stride, place, to_stride, sums, count)
+            if size < BLOCK:
+                _copy_edge(scratch, out, begin, count, out_stride, block, size)
+
+
+def _float_block(form: int) -> Callable[..., None]:
+    """A piece: one block of a float format times `rows` rows; addresses as in `_block`."""
+    one, two, many = floating.tile(1, form), floating.tile(2, form), floating.tile(floating.MANY, form)
+
+    @piece
+    def block(at: int, inputs: int, x: int, stride: int, to: int, to_stride: int, sums: int, rows: int) -> None:
+        row = 0
+        while row < rows:
+            source, place = x + 4 * row * stride, to + 4 * row * to_stride
+            if rows - row >= floating.MANY:
+                many(at, inputs, source, stride, place, to_stride, sums)
+                row += floating.MANY
+            elif rows - row >= 2:
+                two(at, inputs, source, stride, place, to_stride, sums)
+                row += 2
+            else:
+                one(at, inputs, source, stride, place, to_stride, sums)
+                row += 1
+
+    return block
+
+
+_float32_block, _bfloat16_block, _float16_block = (
+    _float_block(form) for form in (fmt.FLOAT32, fmt.BFLOAT16, fmt.FLOAT16)
+)
 
 
 def _groups(
@@ -113,7 +169,7 @@ def _interleaved_groups(
             size = min(BLOCK, matrix[fmt.OUTPUTS] - block * BLOCK)
             place, to_stride = address(out, 4 * (begin * out_stride + block * BLOCK)), out_stride
             if size < BLOCK:
-                place, to_stride = address(scratch, EDGE), np.int64(BLOCK)
+                place, to_stride = address(scratch, EDGE), BLOCK
             _group_block(
                 small, address(weights, matrix[fmt.AT] + block * block_bytes), turns, each,
                 address(high, begin * stride), address(low, begin * stride), stride,
@@ -203,7 +259,7 @@ def _interleaved(
             size = min(BLOCK, matrix[fmt.OUTPUTS] - block * BLOCK)
             place, to_stride = address(out, 4 * (begin * out_stride + block * BLOCK)), out_stride
             if size < BLOCK:
-                place, to_stride = address(scratch, EDGE), np.int64(BLOCK)
+                place, to_stride = address(scratch, EDGE), BLOCK
             _block(
                 tiles, address(scratch, TILES), planes, at, padded // 4,
                 address(high, begin * stride), address(low, begin * stride), stride,

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon_kernels.linear import format as fmt
+from antiphon_kernels.linear.layout import to_float
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -18,7 +19,8 @@ def linear(form: int, values: Array, scales: Floats | None, x: Floats, *, group:
 
     Rounding an activation moves it by at most peak / 65278, where peak is the largest of its row.
     """
-    assert form <= fmt.INT4_GROUPS
+    if form >= fmt.FLOAT32:
+        return _floating(form, values, x)
     assert scales is not None
     out = np.empty((x.shape[0], values.shape[0]), np.float32)
     for row, activations in enumerate(x):
@@ -35,8 +37,19 @@ def linear(form: int, values: Array, scales: Floats | None, x: Floats, *, group:
     return out
 
 
+def _floating(form: int, values: Array, x: Floats) -> Floats:
+    weights = to_float(form, values)
+    if form == fmt.BFLOAT16:
+        weights = (weights.astype(np.uint32) << 16).view(np.float32)
+    chains = np.zeros((4, x.shape[0], values.shape[0]), np.float32)
+    for k, weight in enumerate(weights.astype(np.float32).T):
+        chains[k % 4] = fused(weight[None, :], x[:, k, None], chains[k % 4])
+    out: Floats = (chains[0] + chains[1]) + (chains[2] + chains[3])
+    return out
+
+
 def fused(a: Floats, b: Floats, c: Floats) -> Floats:
-    """a * b + c with one rounding: the product is exact in float64, the sum rounded to odd there before it is to float32."""
+    """a * b + c with one rounding: the product is exact in float64, where the sum is first rounded to odd."""
     product, addend = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
     total = product + addend
     other = total - product
