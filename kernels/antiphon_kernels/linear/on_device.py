@@ -107,6 +107,12 @@ def lay_out(values: Tensor, scales: Tensor | None, *, device: torch.device | str
     )
 
 
+def pack_int4(values: Tensor) -> Tensor:
+    """uint8 [out, in / 2], low half first, of whole numbers -8 .. 7 [out, in]; an odd input is joined by a zero."""
+    shifted = torch.nn.functional.pad(values.to(torch.int16) + 8, (0, values.shape[1] % 2), value=8)
+    return (shifted[:, ::2] | (shifted[:, 1::2] << 4)).to(torch.uint8)
+
+
 def stack(matrices: Sequence[Matrix], *, sources: Sequence[int], acts: Sequence[int] | None = None) -> Matrix:
     """Matrices of one form and width as one: part i multiplies input `sources[i]`, and `acts[i]` becomes of it."""
     first = matrices[0]
