@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from antiphon_kernels.linear.format import INT16_ROWS
+from antiphon_kernels.linear.format import BFLOAT16, FLOAT16, FLOAT32, INT16_ROWS
 from antiphon_kernels.linear.layout import to_16_bits
 from antiphon_kernels.program import ops
 from antiphon_kernels.program.build import Array, Values, Weights
@@ -77,7 +77,7 @@ def build(weights: Weights, *, interleave: bool) -> Program:
 class Parts:
     """`weights`, and the parts of `time_maa_w1` and `time_maa_w2` as matrices of their own: NAME.w, NAME.k, …
 
-    As low-rank matrices they are held in 16 bits, whatever the others are held in.
+    They are held as `weights` holds other low-rank matrices: in 16 bits, or as floats.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -97,7 +97,7 @@ class Parts:
 
     def held(self, name: str) -> tuple[int, int]:
         """See `build.Weights`."""
-        return self._weights.held(name) if _divided(name)[1] < 0 else (INT16_ROWS, 0)
+        return self._weights.held(_divided(name)[0])
 
     def matrix(self, name: str, *, transpose: bool) -> Values:
         """See `build.Weights`."""
@@ -110,8 +110,16 @@ class Parts:
             raise ValueError(f"{whole} holds a NaN or an infinity")
         size = shape[-1] // len(MIXES)
         own = tensor[part] if len(shape) == 3 else tensor[:, part * size : (part + 1) * size]
-        values, scales = to_16_bits(own.T if transpose else own)
-        return Values(values=values, scales=scales)
+        own = own.T if transpose else own
+        form, _ = self.held(name)
+        if form == INT16_ROWS:
+            values, scales = to_16_bits(own)
+            return Values(values=values, scales=scales)
+        if form not in (FLOAT32, BFLOAT16, FLOAT16):
+            raise ValueError(f"{whole} is a low-rank weight, which is held in 16 bits or as floats")
+        if form == FLOAT16 and np.abs(own).max() > np.finfo(np.float16).max:
+            raise ValueError(f"{whole} holds numbers beyond float16")
+        return Values(values=np.ascontiguousarray(own))
 
     def vector(self, name: str) -> npt.NDArray[np.float32]:
         """See `build.Weights`."""
