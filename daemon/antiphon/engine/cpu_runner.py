@@ -11,14 +11,18 @@ import torch
 
 from antiphon.engine.runner import Draw, Feed, Floats, Memory
 from antiphon.model.checkpoint import Checkpoint
+from antiphon.model.held import HeldWeights
+from antiphon.model.precision import Precision
 from antiphon.model.quantize import quantize_int8
+from antiphon.model.source import Source
 from antiphon.model.spec import ModelSpec
 from antiphon_kernels.linear.processor import vnni_bits
-from antiphon_kernels.program import rwkv7
+from antiphon_kernels.program import any_version, rwkv7
 from antiphon_kernels.program.crew import Crew
 from antiphon_kernels.program.given import Given
 from antiphon_kernels.program.ops import Program
-from antiphon_kernels.program.slab import Scratch, Segment, Slab, Step, cut, feed
+from antiphon_kernels.program.hot import Step
+from antiphon_kernels.program.slab import Scratch, Segment, Slab, cut, feed
 from antiphon_kernels.sample import numba_cpu as sample_cpu
 
 SHARED_BYTES = 16 << 20
@@ -73,6 +77,7 @@ class CpuRunner:
         if threads is None:
             threads = torch.get_num_threads() if program.bytes_per_token > SHARED_BYTES else 1
         self._crew = Crew(threads)
+        self._together = Step(program, threads=threads) if threads > 1 else None
         self._crew_lock = threading.Lock()
         self._own = threading.local()
         self._pace_ns = {False: _FIRST_PACE_NS, True: _FIRST_PACE_NS}
@@ -89,6 +94,15 @@ class CpuRunner:
         }
         program = rwkv7.build(Given(tensors), interleave=vnni_bits() > 0)
         return cls(spec=checkpoint.spec, program=program, start_state=start_state, threads=threads)
+
+    @classmethod
+    def of_source(
+        cls, source: Source, precision: Precision, *, start_state: Floats | None = None, threads: int | None = None
+    ) -> CpuRunner:
+        """Lay an opened model out in `precision`, one tensor after another. Raises FileError."""
+        weights, eps = HeldWeights(source, precision), source.ln_x_eps
+        program = any_version.build(weights, interleave=vnni_bits() > 0, ln_x_eps=eps)
+        return cls(spec=source.spec, program=program, start_state=start_state, threads=threads)
 
     @property
     def threads(self) -> int:
@@ -149,22 +163,20 @@ class CpuRunner:
     def close(self) -> None:
         """End the other threads; the weights go with the runner."""
         self._crew.close()
+        if self._together is not None:
+            self._together.close()
 
     def _step(self, token: int, memory: CpuMemory) -> None:
-        if self._crew.threads > 1 and self._crew_lock.acquire(blocking=False):
+        if self._together is not None and self._crew_lock.acquire(blocking=False):
             try:
-                self._stepper("shared").run(token, memory.state_at, memory.logits_at)
+                self._together.run(token, memory.state_at, memory.logits_at)
             finally:
                 self._crew_lock.release()
-        else:
-            self._stepper("alone").run(token, memory.state_at, memory.logits_at)
-
-    def _stepper(self, name: str) -> Step:
-        step: Step | None = getattr(self._own, name, None)
+            return
+        step: Step | None = getattr(self._own, "step", None)
         if step is None:
-            step = Step(self.program, crew=self._crew if name == "shared" else None)
-            setattr(self._own, name, step)
-        return step
+            step = self._own.step = Step(self.program)
+        step.run(token, memory.state_at, memory.logits_at)
 
     def _units_of(self, rows: int) -> np.ndarray:
         """How much work lies before each operation, in bytes read or what takes as long, for a slab of so many rows."""

@@ -7,15 +7,24 @@ a time (in the daemon: the worker).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from antiphon.engine.cpu_runner import CpuRunner
+from antiphon.engine.devices import device_of, gpus
+from antiphon.engine.fit import TIMELINES, fit_of, require_fit
+from antiphon.engine.free_memory import free_on
 from antiphon.engine.identity import TOKENIZER, FileStamp, Identity, hash_of_tensors, hash_of_text
 from antiphon.engine.runner import Runner
-from antiphon.model import checkpoint as checkpoints
+from antiphon.model.adapter_file import AdapterFile
 from antiphon.model.checkpoint import Checkpoint
+from antiphon.model.held import precision_of
+from antiphon.model.merged import MergedSource
+from antiphon.model.precision import Precision
+from antiphon.model.source import Source, open_source
 from antiphon.model.spec import ModelSpec
+from antiphon.model.states import StartState
+from antiphon.model.tensor_file import open_tensors
 
 
 class LoadedModel:
@@ -27,27 +36,72 @@ class LoadedModel:
         self._identify = identify
 
     @classmethod
-    def open(cls, path: Path | str) -> LoadedModel:
-        """Read, pack and warm the checkpoint at `path`; FileError when it cannot be used."""
-        stamp = FileStamp.of(Path(path))
-        checkpoint = checkpoints.read(Path(path))
-        model = cls._held(checkpoint, stamp.sha256)
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        precision: Precision | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+        adapters: Sequence[AdapterFile] = (),
+        start_state: Path | None = None,
+        timelines: int = TIMELINES,
+    ) -> LoadedModel:
+        """Read the model file at `path`, lay it out, and warm it.
+
+        precision: None = the file's own whole numbers, else int8. device: `cpu`, `cuda[:N]` or a GPU's UUID. threads:
+        on a processor, None = as many as are worth it. adapters: merged in turn. start_state: a state-tuned file, None
+        = what comes with the model, if anything. timelines: how many the model has to have room for. Raises FileError
+        for a file that cannot be used, AntiphonError for a device there is not, or too little memory.
+        """
+        path = Path(path)
+        place = device_of(device, () if device == "cpu" else gpus())
+        stamp = FileStamp.of(path)
+        stamps = [(FileStamp.of(adapter.path), adapter.alpha) for adapter in adapters]
+        state_stamp = None if start_state is None else FileStamp.of(start_state)
+        base = open_source(path)
+        given = None if start_state is None else _start_state(base, start_state)
+        source = MergedSource.open(base, adapters, start_state=given)
+        held = precision_of(source) if precision is None else precision
+        embedding_bytes = 1 if source.stored["emb.weight"] == "INT8" else source.dtypes["emb.weight"].itemsize
+        fit = fit_of(
+            source.spec, held, device=place, free=free_on(place), timelines=timelines, embedding_bytes=embedding_bytes
+        )
+        require_fit(fit, where=str(path))
+        state = StartState.of_source(source)
+        begin = None if state is None else state.packed().numpy()
+
+        def identify() -> Identity:
+            return Identity(
+                model=stamp.sha256(),
+                precision=held.value,
+                tokenizer=hash_of_text(source.metadata.get(TOKENIZER, "")),
+                adapters=tuple(one.sha256() + ("" if alpha is None else f":{alpha:g}") for one, alpha in stamps),
+                start_state="" if state_stamp is None else state_stamp.sha256(),
+            )
+
+        runner: Runner
+        if place == "cpu":
+            runner = CpuRunner.of_source(source, held, start_state=begin, threads=threads)
+        else:
+            from antiphon.engine.gpu_runner import GpuRunner  # what it needs is not there on every machine
+
+            runner = GpuRunner(source, precision=held, device=place, start_state=begin)
+        model = cls(runner=runner, metadata=source.metadata, identify=identify)
         model.warm()
         return model
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> LoadedModel:
-        """Pack a checkpoint; one that is not in int8 is quantized first."""
-        return cls._held(checkpoint, lambda: hash_of_tensors(checkpoint))
-
-    @classmethod
-    def _held(cls, checkpoint: Checkpoint, hash_of_model: Callable[[], str]) -> LoadedModel:
+    def of(cls, checkpoint: Checkpoint, *, threads: int | None = None) -> LoadedModel:
+        """Lay a checkpoint that is in memory out on the processor, in int8; call `warm` before it is played."""
         tokenizer = checkpoint.metadata.get(TOKENIZER, "")
 
         def identify() -> Identity:
-            return Identity(model=hash_of_model(), precision="int8", tokenizer=hash_of_text(tokenizer))
+            digest = hash_of_tensors(checkpoint)
+            return Identity(model=digest, precision=Precision.INT8.value, tokenizer=hash_of_text(tokenizer))
 
-        return cls(runner=CpuRunner.of(checkpoint), metadata=checkpoint.metadata, identify=identify)
+        runner = CpuRunner.of(checkpoint, threads=threads)
+        return cls(runner=runner, metadata=checkpoint.metadata, identify=identify)
 
     @property
     def spec(self) -> ModelSpec:
@@ -79,3 +133,9 @@ class LoadedModel:
     def close(self) -> None:
         """Let go of the device; neither the model nor a timeline on it is used again."""
         self.runner.close()
+
+
+def _start_state(source: Source, path: Path) -> StartState:
+    """The start state in a file of its own; those called *.state are web-rwkv's, which lie the other way round."""
+    parts = open_tensors(path).parts
+    return StartState.of(parts, source.spec, where=str(path), transpose=path.suffix == ".state")
