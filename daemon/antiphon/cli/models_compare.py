@@ -69,7 +69,7 @@ def _show(comparison: Comparison, *, title: str, limit: float, passed: bool) -> 
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", show_header=False)
     table.add_column("")
     table.add_column("", justify="right", no_wrap=True)
     rows = [

@@ -32,10 +32,11 @@ TOP = 5
 MAX_VOCABULARY = 1 << 24
 _LITTLE = np.dtype("<f4")
 
-LIMITS = {"fp32": 1e-5, "bf16": 0.05, "fp16": 0.01, "int8": 0.1, "int8-groups": 0.1, "int4": 0.6}
+LIMITS = {"fp32": 1e-5, "bf16": 0.05, "fp16": 0.01, "int8": 0.25, "int8-groups": 0.2, "int4": 2.0}
 """What the largest logit difference may be, in standard deviations of the logits, by the coarser precision of the two.
 
-1e-5 is what engines of one precision are held to; the others allow for the rounding of the weights and no more.
+1e-5 is what float32 engines are held to. The others allow for the rounding of the weights: about two and a half times
+what that came to over ten prompts of random ids on a music model of 6 layers x 256.
 """
 
 

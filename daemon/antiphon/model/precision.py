@@ -12,6 +12,10 @@ GROUP = 32
 """Inputs that share a scale in the precisions by group."""
 
 
+_NUMBERS_AT_ONCE = 1 << 19
+"""Numbers that are quantized together: few enough that what is computed of them stays in a processor's cache."""
+
+
 class Precision(StrEnum):
     """How the big matrices are held: as floats, as int8 by row or by group, or as int4 by group."""
 
@@ -43,13 +47,17 @@ def quantize(weight: Tensor, precision: Precision) -> Quantized:
     if precision not in (Precision.INT8, Precision.INT8_GROUPS, Precision.INT4):
         raise ValueError(f"{precision} holds no whole numbers")
     rows, inputs = weight.shape
-    weight = weight.float()
-    if precision is Precision.INT8 or inputs % GROUP:
-        values, scale = _by_largest(weight)
-        return Quantized(values=values, scale=scale.squeeze(1), group=0)
-    grouped = weight.reshape(-1, GROUP)
-    values, scale = _by_largest(grouped) if precision is Precision.INT8_GROUPS else _by_least_error(grouped)
-    return Quantized(values=values.view(rows, inputs), scale=scale.view(rows, -1), group=GROUP)
+    group = 0 if precision is Precision.INT8 or inputs % GROUP else GROUP
+    values = torch.empty(rows, inputs, dtype=torch.int8)
+    scale = torch.empty(rows, inputs // (group or inputs))
+    rule = _by_least_error if precision is Precision.INT4 and group else _by_largest
+    at_once = max(1, _NUMBERS_AT_ONCE // inputs)
+    for first in range(0, rows, at_once):
+        some = slice(first, min(first + at_once, rows))
+        found, scales = rule(weight[some].float().reshape(-1, group or inputs))
+        values[some] = found.view(-1, inputs)
+        scale[some] = scales.view(-1, scale.shape[1])
+    return Quantized(values=values, scale=scale if group else scale.squeeze(1), group=group)
 
 
 def dequantize(quantized: Quantized) -> Tensor:
