@@ -43,6 +43,8 @@ def compile_only(function: Any, grid: tuple[int, ...], near: Tensor, *arguments:
             attributes[(function.arg_names.index(name),)] = [["tt.divisibility", 16]]
         else:
             signature[name] = "fp32" if isinstance(argument, float) else "i32"
+            if argument % 16 == 0 and name != "rows":
+                attributes[(function.arg_names.index(name),)] = [["tt.divisibility", 16]]
     ordered = {name: signature[name] for name in function.arg_names}
     key = f"{function.fn.__module__}.{function.fn.__name__} {ordered} {known} {options}"
     if key not in compiled:

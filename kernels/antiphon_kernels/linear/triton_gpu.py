@@ -119,8 +119,11 @@ def _multiply(
     block = tl.program_id(1)
     o = block * WIDE + tl.arange(0, WIDE)
     run = block * (WIDE // _OUTPUTS_PAD)
+    begin = tl.load(parts + run) * source
+    if INPUTS % 8 == 0:
+        begin = tl.multiple_of(begin, 8)  # or activations would be loaded one by one
     acc = product(
-        x + tl.load(parts + run) * source, values, scales, r, o, rows, plane,
+        x + begin, values, scales, r, o, rows, plane,
         INPUTS, PADDED, INPUTS, HEIGHT, FORM, GROUP, PLANES, HIGH, WIDE, K, INTERPRETED,
     )  # fmt: skip
     if ACT == _SQUARED_RELU:
@@ -231,9 +234,12 @@ def _seconds(matrix: Matrix, x: Tensor, out: Tensor, how: Launch) -> float:
 
 def _ways(matrix: Matrix, many: bool, guess: Launch) -> list[Launch]:
     outputs = [size for size in ((64, 128) if many else (16, 32)) if size <= matrix.aligned]
+    inputs = [guess.inputs]
+    if not many and matrix.form != forms.INT8_GROUPS and matrix.padded % (2 * guess.inputs) == 0:
+        inputs.append(2 * guess.inputs)
     ways = [
-        Launch(outputs=size, inputs=guess.inputs, warps=warps, stages=stages)
-        for size, warps, stages in itertools.product(outputs or [guess.outputs], (2, 4), (3, 5))
+        Launch(outputs=size, inputs=taken, warps=warps, stages=stages)
+        for size, taken, warps, stages in itertools.product(outputs or [guess.outputs], inputs, (2, 4), (3, 5))
     ]
     return [guess, *(way for way in ways if way != guess)]
 
