@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
+import threading
+import time
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -14,9 +18,10 @@ from antiphon_kernels.linear.processor import vnni_bits
 from antiphon_kernels.program import rwkv7 as program7
 from antiphon_kernels.program.crew import Crew
 from antiphon_kernels.program.given import Array, Given
+from antiphon_kernels.program.hot import Step, embed_one
 from antiphon_kernels.program.ops import Program
 from antiphon_kernels.program.reference import Reference, round_16
-from antiphon_kernels.program.slab import Segment, Slab, feed
+from antiphon_kernels.program.slab import Segment, Slab, embed, feed
 
 USUAL = Shape(layers=3, width=128, heads=2, vocab=37, ffn=512)
 SHAPES = {
@@ -289,3 +294,35 @@ def test_an_error_on_another_thread_comes_to_the_caller_and_the_crew_works_on() 
     assert sorted(seen) == [0, 0, 1, 1, 2]
     crew.close()
     crew.close()
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_that_stay_awake_fall_asleep_and_are_woken_again(threads: int) -> None:
+    program = pack(random_tensors(SHAPES["odd ffn, ranks and vocabulary"]))
+    ids = random_ids(37, 60)
+    outcomes = []
+    for step in (Step(program), Step(program, threads=threads)):
+        state, logits = zero_state(program), poisoned(37)
+        for number, token in enumerate(ids):
+            if number % 20 == 10:
+                time.sleep(0.02)  # far longer than they wait
+            step.run(int(token), state.ctypes.data, logits.ctypes.data)
+        step.close()
+        outcomes.append(np.concatenate([state, logits]))
+    np.testing.assert_array_equal(outcomes[0], outcomes[1])
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("step-")]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_the_embedding_is_read_in_any_type_and_one_row_as_many(dtype: str) -> None:
+    program = pack(random_tensors(USUAL))
+    table = torch.randn(37, 128).to(getattr(torch, dtype))
+    rows = (table.view(torch.uint16) if dtype == "bfloat16" else table).numpy()
+    program = dataclasses.replace(program, embedding=rows, embedding_scale=None)
+    ids = random_ids(37, 9)
+    many, one = poisoned(9 * 128), poisoned(128)
+    embed(program, ids, many)
+    np.testing.assert_array_equal(many.reshape(9, 128), table.float().numpy()[ids])
+    for number, token in enumerate(ids):
+        embed_one(program, int(token), one)
+        np.testing.assert_array_equal(one, many[number * 128 :][:128])

@@ -17,11 +17,11 @@ from antiphon.model.quantize import quantize_int8
 from antiphon.model.source import Source
 from antiphon.model.spec import ModelSpec
 from antiphon_kernels.linear.processor import vnni_bits
-from antiphon_kernels.program import any_version, rwkv7
+from antiphon_kernels.program import any_version
 from antiphon_kernels.program.crew import Crew
 from antiphon_kernels.program.given import Given
-from antiphon_kernels.program.ops import Program
 from antiphon_kernels.program.hot import Step
+from antiphon_kernels.program.ops import Program
 from antiphon_kernels.program.slab import Scratch, Segment, Slab, cut, feed
 from antiphon_kernels.sample import numba_cpu as sample_cpu
 
@@ -92,7 +92,7 @@ class CpuRunner:
             name: (tensor if tensor.dtype == torch.int8 else tensor.float()).numpy()
             for name, tensor in checkpoint.tensors.items()
         }
-        program = rwkv7.build(Given(tensors), interleave=vnni_bits() > 0)
+        program = any_version.build(Given(tensors), interleave=vnni_bits() > 0)
         return cls(spec=checkpoint.spec, program=program, start_state=start_state, threads=threads)
 
     @classmethod

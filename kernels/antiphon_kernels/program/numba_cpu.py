@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from antiphon_kernels.jit import kernel, piece
 from antiphon_kernels.linear.numba_cpu import multiply, round_rows
@@ -47,123 +48,178 @@ from antiphon_kernels.program.ops import (
 from antiphon_kernels.sample.numba_cpu import cost
 from antiphon_kernels.window import window
 
-ONE = np.int64(1)
+ONE, ZERO = np.int64(1), np.int64(0)
+
+# Places in `meeting` int64, each on a cache line of its own: who came to meetings so far, how many had before this job,
+# jobs posted, and for every thread whether it waits for one.
+LINE = 8
+ARRIVED, BASE, POSTED, AWAKE = 0, LINE, 2 * LINE, 3 * LINE
+
+
+def meeting_of(threads: int) -> npt.NDArray[np.int64]:
+    """A `meeting` for so many threads, before the first job."""
+    return np.zeros(AWAKE + LINE * threads, np.int64)
 
 
 @kernel
 def run(
     weights: Any, floats: Any, matrices: Any, ops: Any, slots: Any, acts: Any, sizes: Any, slab: Any, scratch: Any,
-    begin: int, end: int, thread: int, threads: int, meeting: Any,
-) -> None:  # fmt: skip
-    """See `slab.py` for what `slab` and `scratch` hold. `meeting` int64 [1] counts who came to meetings, from 0 on."""
+    begin: int, end: int, thread: int, threads: int, meeting: Any, patience: int, jobs: int,
+) -> int:  # fmt: skip
+    """See `slab.py` for what `slab` and `scratch` hold, and `hot.py` for `meeting`.
+
+    patience 0: run once. Otherwise serve: run whenever a job is posted after the first `jobs`, and return when none
+    was for so many turns of waiting. Gives how many jobs have been posted and done.
+    """
     (embedded, before, segments, starts, states, wanted, targets, homes, nats) = slab
     (work, high, low, q, totals, steps, head) = scratch
     rows, count = before.size, wanted.size
     width = sizes[WIDTH]
     spare = np.empty(2 * sizes[HEAD_SIZE], np.float32)
     products = np.empty(sizes[SCRATCH_BYTES], np.uint8)
-    met = np.int64(0)
-    for number in range(begin, end):
-        op = ops[number]
-        code = op[CODE]
-        a, b, c, d, e = op[FIRST], op[FIRST + 1], op[FIRST + 2], op[FIRST + 3], op[FIRST + 4]
-        if code == LINEAR:
-            matrix = matrices[c]
-            first, last = _share(e, op[FIRST + 5], thread, threads, op[FIRST + 6])
-            if first < last:
-                multiply(
-                    weights, floats, matrix, _slot(work, slots, b, rows), slots[b, SIZE],
-                    _act(high, low, q, totals, steps, acts, a, rows), rows, first, last,
-                    _slot(work, slots, d, rows), slots[d, SIZE], products,
-                )  # fmt: skip
-        elif code == HEADS_7:
-            _heads_7(floats, op, work, slots, sizes, states, starts, rows, spare, thread, threads)
-        elif code == HEADS_5:
-            _heads_5(floats, op, work, slots, sizes, states, starts, rows, spare, thread, threads)
-        elif code == SUMS_4:
-            _sums_4(floats, op, work, slots, width, states, starts, rows, thread, threads)
-        elif code == MIX:
-            for row in range(rows):
-                if (row + number) % threads == thread:
-                    x = _row(work, slots, a, rows, row, width)
-                    out = _row(work, slots, d, rows, row, width)
-                    weight = window(floats, c, width)
-                    if before[row] < 0:
-                        mix(x, borrowed(states[segments[row]] + 4 * b, width), weight, out)
-                    else:
-                        mix(x, _row(work, slots, a, rows, row - 1, width), weight, out)
-                    _round(weights, work, slots, d, high, low, q, totals, steps, acts, e, rows, row, width)
-        elif code == MIX_BY:
-            for row in range(rows):
-                if (row + number) % threads == thread:
-                    x, weight = _row(work, slots, a, rows, row, width), window(floats, c, width)
-                    out = _row(work, slots, d, rows, row, width)
-                    more = _row(work, slots, op[FIRST + 5], rows, row, width)
-                    if before[row] < 0:
-                        mix_by(x, borrowed(states[segments[row]] + 4 * b, width), weight, more, out)
-                    else:
-                        mix_by(x, _row(work, slots, a, rows, row - 1, width), weight, more, out)
-                    _round(weights, work, slots, d, high, low, q, totals, steps, acts, e, rows, row, width)
-        elif code == GATE:
-            for row in range(rows):
-                if row % threads == thread:
-                    gate(_row(work, slots, a, rows, row, width), _row(work, slots, b, rows, row, width))
-        elif code == ROUND:
-            for row in range(rows):
-                if (row + number) % threads == thread:
-                    apply(c, _row(work, slots, a, rows, row, d))
-                    _round(weights, work, slots, a, high, low, q, totals, steps, acts, b, rows, row, d)
-        elif code in (ADD_NORM, ADD):
-            for row in range(rows):
-                if row % threads == thread:
-                    x = _row(work, slots, b, rows, row, width)
-                    add(_row(work, slots, a, rows, row, width), x)
-                    if code == ADD_NORM:
-                        out = _row(work, slots, c, rows, row, width)
+    done = jobs
+    if patience:
+        add_to(meeting, AWAKE + LINE * thread, ONE)
+    while True:
+        if patience:
+            if not _is_posted(meeting, done, patience, AWAKE + LINE * thread):
+                return done
+            done += 1
+        met = seen(meeting, BASE)
+        for number in range(begin, end):
+            op = ops[number]
+            code = op[CODE]
+            a, b, c, d, e = op[FIRST], op[FIRST + 1], op[FIRST + 2], op[FIRST + 3], op[FIRST + 4]
+            if code == LINEAR:
+                matrix = matrices[c]
+                first, last = _share(e, op[FIRST + 5], thread, threads, op[FIRST + 6])
+                if first < last:
+                    multiply(
+                        weights, floats, matrix, _slot(work, slots, b, rows), slots[b, SIZE],
+                        _act(high, low, q, totals, steps, acts, a, rows), rows, first, last,
+                        _slot(work, slots, d, rows), slots[d, SIZE], products,
+                    )  # fmt: skip
+            elif code == HEADS_7:
+                _heads_7(floats, op, work, slots, sizes, states, starts, rows, spare, thread, threads)
+            elif code == HEADS_5:
+                _heads_5(floats, op, work, slots, sizes, states, starts, rows, spare, thread, threads)
+            elif code == SUMS_4:
+                _sums_4(floats, op, work, slots, width, states, starts, rows, thread, threads)
+            elif code == MIX:
+                for row in range(rows):
+                    if (row + number) % threads == thread:
+                        x = _row(work, slots, a, rows, row, width)
+                        out = _row(work, slots, d, rows, row, width)
+                        weight = window(floats, c, width)
+                        if before[row] < 0:
+                            mix(x, borrowed(states[segments[row]] + 4 * b, width), weight, out)
+                        else:
+                            mix(x, _row(work, slots, a, rows, row - 1, width), weight, out)
+                        _round(weights, work, slots, d, high, low, q, totals, steps, acts, e, rows, row, width)
+            elif code == MIX_BY:
+                for row in range(rows):
+                    if (row + number) % threads == thread:
+                        x, weight = _row(work, slots, a, rows, row, width), window(floats, c, width)
+                        out = _row(work, slots, d, rows, row, width)
+                        more = _row(work, slots, op[FIRST + 5], rows, row, width)
+                        if before[row] < 0:
+                            mix_by(x, borrowed(states[segments[row]] + 4 * b, width), weight, more, out)
+                        else:
+                            mix_by(x, _row(work, slots, a, rows, row - 1, width), weight, more, out)
+                        _round(weights, work, slots, d, high, low, q, totals, steps, acts, e, rows, row, width)
+            elif code == GATE:
+                for row in range(rows):
+                    if row % threads == thread:
+                        gate(_row(work, slots, a, rows, row, width), _row(work, slots, b, rows, row, width))
+            elif code == ROUND:
+                for row in range(rows):
+                    if (row + number) % threads == thread:
+                        apply(c, _row(work, slots, a, rows, row, d))
+                        _round(weights, work, slots, a, high, low, q, totals, steps, acts, b, rows, row, d)
+            elif code in (ADD_NORM, ADD):
+                for row in range(rows):
+                    if row % threads == thread:
+                        x = _row(work, slots, b, rows, row, width)
+                        add(_row(work, slots, a, rows, row, width), x)
+                        if code == ADD_NORM:
+                            out = _row(work, slots, c, rows, row, width)
+                            layer_norm(x, out, window(floats, d, width), window(floats, e, width), LN_EPS)
+            elif code == NORM:
+                for row in range(rows):
+                    if row % threads == thread:
+                        x, out = _row(work, slots, a, rows, row, width), _row(work, slots, b, rows, row, width)
+                        layer_norm(x, out, window(floats, c, width), window(floats, d, width), LN_EPS)
+            elif code == KEEP:
+                for segment in range(states.size):
+                    if segment % threads == thread:
+                        x = _row(work, slots, a, rows, starts[segment + 1] - 1, width)
+                        copy(x, borrowed(states[segment] + 4 * b, width))
+            elif code == BEGIN:
+                for row in range(rows):
+                    if row % threads == thread:
+                        x, out = window(embedded, row * width, width), _row(work, slots, a, rows, row, width)
+                        layer_norm(x, out, window(floats, b, width), window(floats, c, width), LN_EPS)
+            elif code == HEAD_ROUND:
+                for place in range(count):
+                    if place % threads == thread:
+                        x, out = (
+                            _row(work, slots, a, rows, wanted[place], width),
+                            _row(work, slots, b, rows, place, width),
+                        )
                         layer_norm(x, out, window(floats, d, width), window(floats, e, width), LN_EPS)
-        elif code == NORM:
-            for row in range(rows):
-                if row % threads == thread:
-                    x, out = _row(work, slots, a, rows, row, width), _row(work, slots, b, rows, row, width)
-                    layer_norm(x, out, window(floats, c, width), window(floats, d, width), LN_EPS)
-        elif code == KEEP:
-            for segment in range(states.size):
-                if segment % threads == thread:
-                    x = _row(work, slots, a, rows, starts[segment + 1] - 1, width)
-                    copy(x, borrowed(states[segment] + 4 * b, width))
-        elif code == BEGIN:
-            for row in range(rows):
-                if row % threads == thread:
-                    x, out = window(embedded, row * width, width), _row(work, slots, a, rows, row, width)
-                    layer_norm(x, out, window(floats, b, width), window(floats, c, width), LN_EPS)
-        elif code == HEAD_ROUND:
-            for place in range(count):
-                if place % threads == thread:
-                    x, out = _row(work, slots, a, rows, wanted[place], width), _row(work, slots, b, rows, place, width)
-                    layer_norm(x, out, window(floats, d, width), window(floats, e, width), LN_EPS)
-                    _round(weights, work, slots, b, high, low, q, totals, steps, acts, c, rows, place, width)
-        elif code == HEAD:
-            matrix = matrices[c]
-            first, last = _share(d, e, thread, threads, op[FIRST + 5])
-            if first < last and count:
-                multiply(
-                    weights, floats, matrix, _slot(work, slots, b, rows), slots[b, SIZE],
-                    _act(high, low, q, totals, steps, acts, a, rows), count, first, last,
-                    head, sizes[HEAD_WIDTH], products,
-                )  # fmt: skip
-        elif code == FINISH:
-            for place in range(count):
-                if place % threads == thread:
-                    logits = window(head, place * sizes[HEAD_WIDTH], sizes[VOCAB])
-                    if homes[place]:
-                        copy(logits, borrowed(homes[place], sizes[VOCAB]))
-                    if targets[place] >= 0:
-                        nats[place] = cost(logits, targets[place])
-        if op[MEET] and threads > 1:
-            met += threads
-            if add_to(meeting, 0, ONE) < met:
-                while seen(meeting, 0) < met:
-                    pause()
+                        _round(weights, work, slots, b, high, low, q, totals, steps, acts, c, rows, place, width)
+            elif code == HEAD:
+                matrix = matrices[c]
+                first, last = _share(d, e, thread, threads, op[FIRST + 5])
+                if first < last and count:
+                    multiply(
+                        weights, floats, matrix, _slot(work, slots, b, rows), slots[b, SIZE],
+                        _act(high, low, q, totals, steps, acts, a, rows), count, first, last,
+                        head, sizes[HEAD_WIDTH], products,
+                    )  # fmt: skip
+            elif code == FINISH:
+                for place in range(count):
+                    if place % threads == thread:
+                        logits = window(head, place * sizes[HEAD_WIDTH], sizes[VOCAB])
+                        if homes[place]:
+                            copy(logits, borrowed(homes[place], sizes[VOCAB]))
+                        if targets[place] >= 0:
+                            nats[place] = cost(logits, targets[place])
+            if op[MEET] and threads > 1:
+                met += threads
+                if add_to(meeting, ARRIVED, ONE) < met:
+                    while seen(meeting, ARRIVED) < met:
+                        pause()
+        if not patience:
+            return done
+
+
+@piece
+def _is_posted(meeting: Any, done: int, patience: int, awake: int) -> bool:
+    """Wait for the next job; False when patience ran out, and then whoever posts one knows."""
+    waited = 0
+    while seen(meeting, POSTED) == done:
+        pause()
+        waited += 1
+        if waited > patience:
+            add_to(meeting, awake, -ONE)
+            if seen(meeting, POSTED) == done:
+                return False
+            add_to(meeting, awake, ONE)  # it was posted just now, by somebody who may not have seen us leave
+            waited = 0
+    return True
+
+
+@kernel
+def post(meeting: Any, base: int, threads: int) -> Any:
+    """Post a job at whose beginning `base` arrivals have been; bit n of the result: thread n may be asleep."""
+    meeting[BASE] = base
+    add_to(meeting, POSTED, ONE)
+    asleep = np.int64(0)
+    for thread in range(1, threads):
+        if add_to(meeting, AWAKE + LINE * thread, ZERO) == 0:
+            asleep |= ONE << thread
+    return asleep
 
 
 @piece

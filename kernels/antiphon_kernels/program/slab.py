@@ -78,7 +78,7 @@ class Slab:
         self._segments = segments
         self.scratch = scratch
         self._at = 0
-        self._meeting = np.zeros(8, np.int64)
+        self._meeting = numba_cpu.meeting_of(1)
         before = np.arange(-1, rows - 1, dtype=np.int64)
         owner = np.empty(rows, np.int64)
         starts = np.zeros(len(segments) + 1, np.int64)
@@ -139,12 +139,12 @@ class Slab:
         end = len(program.ops) if until is None else until
         threads = 1 if crew is None else crew.threads
         scratch = self.scratch.arrays(self._nats.size)
-        self._meeting[0] = 0
+        self._meeting[numba_cpu.ARRIVED] = 0
 
         def job(thread: int) -> None:
             numba_cpu.run(
                 program.weights, program.floats, program.matrices, program.ops, program.slots, program.acts,
-                program.sizes, self._arrays, scratch, self._at, end, thread, threads, self._meeting,
+                program.sizes, self._arrays, scratch, self._at, end, thread, threads, self._meeting, 0, 0,
             )  # fmt: skip
 
         if crew is None:
@@ -169,48 +169,6 @@ def embed(program: Program, ids: npt.NDArray[np.int32], out: Floats) -> None:
         np.left_shift(rows, 16, out=out.view(np.uint32).reshape(rows.shape), dtype=np.uint32)
     else:
         out.reshape(rows.shape)[:] = rows
-
-
-class Step:
-    """The slab of one id, made once and used again: what is new for a token is three numbers and a row."""
-
-    def __init__(self, program: Program, *, crew: Crew | None = None) -> None:
-        one = np.zeros(1, np.int64)
-        self._program = program
-        self._crew = crew
-        self._embedded = np.zeros(program.width, np.float32)
-        self._states, self._homes = np.zeros(1, np.int64), np.zeros(1, np.int64)
-        self._meeting = np.zeros(8, np.int64)
-        slab = (
-            self._embedded, one - 1, one, np.array([0, 1]), self._states, one, one - 1, self._homes,
-            np.zeros(1, np.float32),
-        )  # fmt: skip
-        self._arguments = (
-            program.weights, program.floats, program.matrices, program.ops, program.slots, program.acts, program.sizes,
-            slab, Scratch(program, 1).arrays(1), 0, len(program.ops),
-        )  # fmt: skip
-
-    def run(self, token: int, state_at: int, logits_at: int) -> None:
-        """Feed one id to the timeline whose state and logits lie at these addresses; see `Segment`."""
-        embed_one(self._program, token, self._embedded)
-        self._states[0], self._homes[0] = state_at, logits_at
-        if self._crew is None or self._crew.threads == 1:
-            numba_cpu.run(*self._arguments, 0, 1, self._meeting)
-            return
-        self._meeting[0] = 0
-        threads = self._crew.threads
-        self._crew.run(lambda thread: numba_cpu.run(*self._arguments, thread, threads, self._meeting))
-
-
-def embed_one(program: Program, token: int, out: Floats) -> None:
-    """out [D] = the embedding's row of `token`, in float32."""
-    row = program.embedding[token]
-    if program.embedding_scale is not None:
-        np.multiply(row, program.embedding_scale[token], out=out)
-    elif row.dtype == np.uint16:
-        np.left_shift(row, 16, out=out.view(np.uint32), dtype=np.uint32)
-    else:
-        out[:] = row
 
 
 def feed(
