@@ -1,4 +1,4 @@
-"""Sampling on a GPU, a program for each row: equal to `reference.sample` to the id, but for ties of rounding in float64.
+"""Sampling on a GPU, a program for each row: equal to `reference.sample` to the id, but for rounding in float64.
 
 Nothing is sorted. A cut keeps what is likelier than some logit, and of those that equal it the first few; that logit is
 found by halving the range of float32's bits, which order as numbers do. Sums are float64, in an order of their own.
