@@ -6,7 +6,9 @@ arithmetic alone.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +16,17 @@ import numpy.typing as npt
 import pytest
 import torch
 from model.any_version import SPECS, random_ids, random_weights
+from model.official import official_outcomes
 from torch import Tensor
 
+from antiphon.engine.loaded import LoadedModel
+from antiphon.engine.runner import Feed, Runner
 from antiphon.model import reference
-from antiphon.model.held import HeldWeights
+from antiphon.model.checkpoint import Checkpoint
 from antiphon.model.own_form import is_linear
 from antiphon.model.precision import Precision, Quantized, dequantize, quantize
-from antiphon.model.source import open_source
-from antiphon_kernels.linear.processor import vnni_bits
-from antiphon_kernels.program.any_version import build
-from antiphon_kernels.program.ops import Program
-from antiphon_kernels.program.slab import Segment, feed
+from antiphon.model.quantize import dequantize as whole_and_back
+from antiphon.model.quantize import quantize_int8
 
 Floats = npt.NDArray[np.float32]
 
@@ -52,21 +54,25 @@ def _scaled_as_held(whole: Quantized) -> Quantized:
     return dataclasses.replace(whole, scale=whole.scale.half().float()) if whole.group else whole
 
 
-def opened(folder: Path, name: str, precision: Precision) -> tuple[Program, dict[str, Tensor]]:
-    """The program of a file, and what it computes with."""
-    weights = random_weights(SPECS[name])
-    torch.save(weights, folder / "model.pth")
-    source = open_source(folder / "model.pth")
-    assert source.spec == SPECS[name]
-    program = build(HeldWeights(source, precision), interleave=vnni_bits() > 0, ln_x_eps=source.ln_x_eps)
-    return program, left(weights, precision)
+@contextlib.contextmanager
+def opened(path: Path, precision: Precision) -> Iterator[Runner]:
+    model = LoadedModel.open(path, precision=precision)
+    try:
+        yield model.runner
+    finally:
+        model.close()
 
 
-def fed(program: Program, ids: Tensor, cuts: list[int]) -> tuple[Floats, Floats]:
-    state, logits = program.start.copy(), np.full(program.vocab_size, np.nan, np.float32)
+def fed(runner: Runner, ids: Tensor, cuts: list[int]) -> tuple[Floats, Floats]:
+    memory = runner.new_memory()
     for part in ids.split(cuts):
-        feed(program, [Segment(state=state, logits=logits, ids=part.numpy().astype(np.int32))])
-    return state, logits
+        runner.run([Feed(memory=memory, ids=part.numpy().astype(np.int32))])
+    return memory.state.copy(), memory.logits.copy()
+
+
+def apart(one: Floats, other: Tensor) -> float:
+    """The largest difference, in standard deviations of the second."""
+    return float(np.abs(one - other.numpy()).max() / other.std())
 
 
 @pytest.mark.parametrize("precision", Precision)
@@ -76,14 +82,43 @@ def test_a_file_in_a_precision_gives_what_the_definition_gives(
 ) -> None:
     name = f"{version} wide"
     spec, ids = SPECS[name], random_ids(SPECS[name], 30)
-    program, weights = opened(tmp_path, name, precision)
-    state, logits = fed(program, ids, [30])
-    expected, defined = reference.sequence(spec, weights, ids)
+    weights = random_weights(spec)
+    torch.save(weights, tmp_path / "model.pth")
+    expected, defined = reference.sequence(spec, left(weights, precision), ids)
     within = FLOAT_WITHIN if precision in FLOATS else WHOLE_WITHIN
-    assert float(np.abs(logits - expected[-1].numpy()).max() / expected[-1].std()) < within
-    packed = reference.pack(defined).numpy()
-    assert np.abs(state - packed).max() / packed.std() < within
-    for cuts in ([1] * 30, [3, 5, 22]):
-        again, logits_again = fed(program, ids, cuts)
-        np.testing.assert_array_equal(again, state)
-        np.testing.assert_array_equal(logits_again, logits)
+    with opened(tmp_path / "model.pth", precision) as runner:
+        assert runner.spec == spec
+        state, logits = fed(runner, ids, [30])
+        assert apart(logits, expected[-1]) < within
+        assert apart(state, reference.pack(defined)) < within
+        for cuts in ([1] * 30, [3, 5, 22]):
+            again, logits_again = fed(runner, ids, cuts)
+            np.testing.assert_array_equal(again, state)
+            np.testing.assert_array_equal(logits_again, logits)
+
+
+def test_float32_gives_what_the_official_package_gives(tmp_path: Path) -> None:
+    """Of odd sizes too."""
+    for name, (logits, state) in official_outcomes(tmp_path, count=16).items():
+        ids = random_ids(SPECS[name], 16)
+        with opened(tmp_path / name / "model.pth", Precision.FP32) as runner:
+            ours, memory = [], runner.new_memory()
+            for token in ids.numpy().astype(np.int32):
+                runner.run([Feed(memory=memory, ids=np.array([token]))])
+                ours.append(memory.logits.copy())
+        for row, expected in zip(ours, logits, strict=True):
+            assert apart(row, expected) < FLOAT_WITHIN
+        assert apart(memory.state, state) < FLOAT_WITHIN
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_checkpoint_in_memory_becomes_int8(version: str) -> None:
+    spec = SPECS[version]
+    checkpoint = Checkpoint(spec=spec, tensors=random_weights(spec))
+    whole = {name: tensor.double() for name, tensor in whole_and_back(quantize_int8(checkpoint)).tensors.items()}
+    ids = random_ids(spec, 12)
+    expected, _ = reference.sequence(spec, whole, ids)
+    model = LoadedModel.of(checkpoint)
+    _, logits = fed(model.runner, ids, [5, 7])
+    model.close()
+    assert apart(logits, expected[-1]) < WHOLE_WITHIN

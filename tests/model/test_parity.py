@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from model import independent_rwkv4, independent_rwkv7, independent_rwkv56
 from model.any_version import SMALL, SPECS, random_ids, random_weights
 from model.independent_parts import Tensors, Vector
-from safetensors.torch import load_file
+from model.official import official_outcomes
 from torch import Tensor
 
 from antiphon.model import reference
@@ -21,7 +15,6 @@ from antiphon.model.spec import ModelSpec, Version
 
 # The largest difference that a float32 engine may show, in standard deviations.
 WITHIN = 1e-5
-PEER = Path(__file__).with_name("rwkv_peer.py")
 FED = 24
 
 
@@ -61,26 +54,7 @@ def assert_same(spec: ModelSpec, logits: Tensor, state: Tensor, expected: tuple[
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Tensor, Tensor]]:
     """Logits and state by the official package for every spec."""
-    folders: dict[bool, dict[str, Path]] = {False: {}, True: {}}
-    for name, spec in SPECS.items():
-        folder = tmp_path_factory.mktemp("model")
-        torch.save(random_weights(spec), folder / "model.pth")
-        (folder / "ids.json").write_text(json.dumps(random_ids(spec, FED).tolist()))
-        folders[spec.version is Version.V7][name] = folder
-    outcomes = {}
-    for seventh, models in folders.items():
-        done = subprocess.run(
-            [sys.executable, str(PEER), *map(str, models.values())],
-            env=os.environ | {"RWKV_V7_ON": str(int(seventh))},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        for name, folder in models.items():
-            fed = load_file(folder / "fed.safetensors")
-            outcomes[name] = fed["logits"], fed["state"]
-    return outcomes
+    return official_outcomes(tmp_path_factory.mktemp("official"), count=FED)
 
 
 @pytest.mark.parametrize("name", SPECS)
