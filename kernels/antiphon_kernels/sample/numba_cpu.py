@@ -1,6 +1,6 @@
 """Sampling in one compiled call: equal to `reference.py` to the id.
 
-Only what may stay is sorted: of a vocabulary of 65,536, top-p usually leaves some ten ids.
+Nothing is sorted but the few ids among which a cut falls: a vocabulary may have 65,536.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon_kernels.float32 import exp
+from antiphon_kernels.float64 import exp as exp64
 from antiphon_kernels.jit import kernel, piece
 from antiphon_kernels.sample import reference
 
@@ -23,7 +24,9 @@ FAINT = reference.FAINT
 _EVERY = np.zeros(0, np.bool_)
 _NO_FLOATS = np.zeros(0, np.float32)
 _NO_IDS = np.zeros(0, np.int32)
-_LIKELY = 2.0**-6  # of the likeliest: those are sorted first, and usually no more
+MOST_BUCKETS = 4096
+FAR = 64.0  # ids further below than that are all alike: together they are less likely than one in 10**22
+NEAR = 1e-12  # where all are as near as that, one bucket will do
 
 
 def sample(
@@ -98,7 +101,8 @@ def _sample(
         for n in range(seen.size):
             shifted[seen[n]] += shifts[n]
         logits = shifted
-    allowed = np.empty(logits.size, np.int64)
+    allowed = np.empty(logits.size, np.int32)
+    below = np.empty(logits.size, np.float64)
     count = 0
     best = -1
     for i in range(logits.size):
@@ -108,17 +112,21 @@ def _sample(
             if logits[i] > -np.inf and (best < 0 or logits[i] > logits[best]):
                 best = i
             allowed[count] = i
+            below[count] = logits[i]
             count += 1
     if best < 0:
         return NONE_ALLOWED
     if temperature == 0:
         return best
     top = np.float64(logits[best])
+    below = below[:count]
     p = np.empty(count, np.float64)
     for n in range(count):
-        p[n] = np.exp((np.float64(logits[allowed[n]]) - top) / temperature)
+        below[n] = (top - below[n]) / temperature
+    for n in range(count):
+        p[n] = exp64(-below[n])
     if top_k > 0 or top_p < 1:
-        _keep_likeliest(p, logits, allowed, count, top_k, top_p, min_p)
+        _keep_likeliest(p, below, top_k, top_p, min_p)
     else:
         for n in range(count):
             if p[n] < min_p:
@@ -130,57 +138,73 @@ def _sample(
 
 
 @piece
-def _keep_likeliest(p: Any, logits: Any, allowed: Any, count: int, top_k: int, top_p: float, min_p: float) -> None:
-    """Set to zero what top-k, min-p and top-p cut, in this order."""
-    most = count if top_k <= 0 or top_k > count else top_k
-    whole = 0.0  # what min-p leaves, when top-k cuts nothing
-    for n in range(count):
-        if p[n] >= min_p:
-            whole += p[n]
-    least = _LIKELY
-    while True:
-        least = max(least, min_p)
-        order = _likely(p, logits, allowed, count, least)
-        ranks = min(most, order.size)
-        complete = ranks == most or least <= min_p or least == 0.0
-        while ranks > 0 and p[order[ranks - 1]] < min_p:
-            ranks -= 1
-        total = whole
-        if most < count:
-            total = 0.0
-            for rank in range(ranks):
-                total += p[order[rank]]
-        kept = 0
-        before = 0.0
-        while kept < ranks and before <= top_p * total:
-            before += p[order[kept]]
-            kept += 1
-        # With all of top-k at hand nothing can be lacking; nor when the last one looked at has been cut.
-        if complete or (most == count and kept < ranks):
-            break
-        least = least * least if least > 1e-60 else 0.0
-    strengths = np.empty(kept, np.float64)
-    for rank in range(kept):
-        strengths[rank] = p[order[rank]]
-    for n in range(count):
-        p[n] = 0.0
-    for rank in range(kept):
-        p[order[rank]] = strengths[rank]
+def _keep_likeliest(p: Any, below: Any, top_k: int, top_p: float, min_p: float) -> None:
+    """Set to zero what top-k, min-p and top-p cut, in this order; p = exp(-below).
+
+    All are thrown into buckets by how far below the likeliest they are. The buckets before the one in which a cut falls
+    are kept whole, those after it not at all, and only its own ids are put in order.
+    """
+    size = p.size
+    buckets = min(max(size, 64), MOST_BUCKETS)
+    span = 0.0
+    for n in range(size):
+        span = max(span, min(below[n], FAR))
+    scale = buckets / span if span > NEAR else 0.0
+    bucket = np.empty(size, np.int32)
+    for n in range(size):
+        bucket[n] = min(np.int32(min(below[n], FAR) * scale), buckets - 1)
+    if 0 < top_k < size:
+        counts = np.zeros(buckets, np.int64)
+        for n in range(size):
+            counts[bucket[n]] += 1
+        here, room = 0, top_k
+        while counts[here] <= room:
+            room -= counts[here]
+            here += 1
+        order = _in_order(below, bucket, here)
+        for rank in range(room, order.size):
+            p[order[rank]] = 0.0
+        for n in range(size):
+            if bucket[n] > here:
+                p[n] = 0.0
+    for n in range(size):
+        if p[n] < min_p:
+            p[n] = 0.0
+    if top_p >= 1:
+        return
+    sums = np.zeros(buckets, np.float64)
+    total = 0.0
+    for n in range(size):
+        sums[bucket[n]] += p[n]
+        total += p[n]
+    here, before, most = 0, 0.0, top_p * total
+    while here < buckets - 1 and before + sums[here] <= most:
+        before += sums[here]
+        here += 1
+    order = _in_order(below, bucket, here)
+    for rank in range(order.size):
+        strength = p[order[rank]]
+        if before > most:
+            p[order[rank]] = 0.0
+        before += strength
+    for n in range(size):
+        if bucket[n] > here:
+            p[n] = 0.0
 
 
 @piece
-def _likely(p: Any, logits: Any, allowed: Any, count: int, least: float) -> Any:
-    """Where p is at least `least`, the likeliest first, lower ids first on a tie."""
-    found = np.empty(count, np.int64)
+def _in_order(below: Any, bucket: Any, here: int) -> Any:
+    """What is in bucket `here`, the likeliest first, lower ids first on a tie."""
+    found = np.empty(below.size, np.int64)
     size = 0
-    for n in range(count):
-        if p[n] >= least:
+    alike = True
+    for n in range(below.size):
+        if bucket[n] == here:
             found[size] = n
             size += 1
-    keys = np.empty(size, np.float64)
-    for n in range(size):
-        keys[n] = -np.float64(logits[allowed[found[n]]])
-    return found[:size][np.argsort(keys, kind="mergesort")]
+            alike = alike and below[n] == below[found[0]]
+    found = found[:size]
+    return found if alike else found[np.argsort(below[found], kind="mergesort")]
 
 
 @piece
