@@ -163,6 +163,50 @@ def test_ten_prompts_are_verified_and_compared_one_by_one(tmp_path: Path, capsys
     assert models("compare", out, pth.with_name("other")) == 1
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "int8-groups", "int4"])
+@pytest.mark.parametrize("name", ["4 wide", "5.2", "6", "7", "7 wide"])
+def test_the_engine_agrees_with_the_definition(tmp_path: Path, name: str, precision: str) -> None:
+    """S4-022, S4-031, S4-040: within 1e-5 in fp32, and within what rounding costs in the others."""
+    torch.save(random_weights(SPECS[name]), tmp_path / "m.pth")
+    model, ids = tmp_path / "m.pth", "5,1,7,28,3,3,11"
+    assert models("verify", model, "--tokens", ids, "--out", tmp_path / "a") == 0
+    assert models("verify", model, "--tokens", ids, "--quantize", precision, "--out", tmp_path / "b") == 0
+    found = told(tmp_path / "b" / "final_logits.json")
+    assert (found["by"], found["device"], found["precision"]) == ("engine", "cpu", precision)
+    assert models("compare", tmp_path / "a", tmp_path / "b") == 0
+
+
+@pytest.mark.parametrize("to", ["int8", "int8-groups", "int4"])
+def test_a_converted_file_gives_the_very_numbers_of_converting_at_load(pth: Path, to: str) -> None:
+    made = pth.with_name("made")
+    models("convert", pth, made, "--quantize", to)
+    for file, folder in ((pth, "a"), (made, "b")):
+        assert models("verify", file, "--tokens", "1,2,3", "--quantize", to, "--out", pth.with_name(folder)) == 0
+    a, b = (np.fromfile(pth.with_name(folder) / "final_logits.bin", "<f4") for folder in "ab")
+    if to == "int8":  # whose embedding is int8 in the file, and float at load
+        np.testing.assert_allclose(a, b, rtol=0, atol=0.2 * a.std())
+    else:
+        np.testing.assert_array_equal(a, b)
+
+
+def test_adapters_and_states_are_merged_at_load(pth: Path) -> None:
+    """S0-087, S1-073: the engine with both beside the definition of the merged file."""
+    name = "blocks.0.att.value"
+    torch.save({f"{name}.disha": 0.3 * torch.randn(5, SPEC.n_embd)}, pth.with_name("bone.pth"))
+    shape = (SPEC.n_head, SPEC.head_size, SPEC.head_size)
+    torch.save({f"blocks.{i}.att.time_state": torch.randn(shape) for i in range(2)}, pth.with_name("state.pth"))
+    both = ["--adapter", pth.with_name("bone.pth"), "--state", pth.with_name("state.pth")]
+    merged, ids = pth.with_name("merged"), ["--tokens", "9,8,7"]
+    assert models("merge", pth, merged, *both) == 0
+    assert models("verify", merged, *ids, "--out", pth.with_name("a")) == 0
+    assert models("verify", pth, *ids, *both, "--quantize", "fp32", "--out", pth.with_name("b")) == 0
+    assert models("verify", pth, *ids, *both, "--out", pth.with_name("c")) == 0
+    assert models("verify", pth, *ids, "--out", pth.with_name("without")) == 0
+    assert models("compare", pth.with_name("a"), pth.with_name("b")) == 0
+    assert models("compare", pth.with_name("a"), pth.with_name("c")) == 0
+    assert models("compare", pth.with_name("a"), pth.with_name("without")) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [(["--tokens", "1,x"], "are no ids"), (["--tokens", "100"], "id 100 is not in the vocabulary of 0 to 99"),

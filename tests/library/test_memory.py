@@ -42,7 +42,7 @@ def test_only_what_depends_on_the_batch_grows_with_it() -> None:
     assert four["activations_gb"] == 4 * one["activations_gb"]
 
 
-@pytest.mark.parametrize(("precision", "of_fp32"), [("bf16", 1 / 2), ("int8", 1 / 4), ("int4", 0.625 / 4)])
+@pytest.mark.parametrize(("precision", "of_fp32"), [("bf16", 1 / 2), ("int8", 1 / 4), ("int4", 0.5625 / 4)])
 def test_a_coarser_precision_takes_its_share(precision: str, of_fp32: float) -> None:
     whole, part = (estimate_model_memory(6, 256, 512, precision=p)["parameters_gb"] for p in ("fp32", precision))
     assert part == pytest.approx(whole * of_fp32)

@@ -48,7 +48,8 @@ def test_int8_is_within_half_a_step(precision: Precision) -> None:
     grouped = weight.view(40, -1, made.group or 96)
     half = grouped.abs().amax(-1, keepdim=True) / 127 / 2
     error = (dequantize(made).view_as(grouped) - grouped).abs()
-    assert (error <= half * (1 + 1e-5)).all()
+    # Rounded to bfloat16, a scale by group may be a two-hundred-and-fiftieth too large.
+    assert (error <= half * (1.004 if made.group else 1 + 1e-5)).all()
     assert (error > 0.9 * half).any()
 
 
@@ -74,7 +75,7 @@ def test_zeros_and_single_numbers_are_kept(precision: Precision) -> None:
     weight[1, 5], weight[2, 40] = 3.0, -2.0
     made = quantize(weight, precision)
     assert made.scale.isfinite().all()
-    torch.testing.assert_close(dequantize(made), weight)
+    torch.testing.assert_close(dequantize(made), weight, rtol=0.004 if made.group else 1e-6, atol=0)
 
 
 @pytest.mark.parametrize("precision", WHOLE)
@@ -95,6 +96,18 @@ def test_a_row_does_not_depend_on_the_others(precision: Precision) -> None:
         alone = quantize(weight[row : row + 1], precision)
         assert torch.equal(whole.values[row], alone.values[0])
         assert torch.equal(whole.scale[row], alone.scale[0])
+
+
+@pytest.mark.parametrize("precision", WHOLE[1:])
+def test_scales_by_group_take_two_bytes_whatever_their_size(precision: Precision) -> None:
+    for size in (1e-9, 1e-3, 1.0, 1e9):
+        weight = matrix() * size
+        made = quantize(weight, precision)
+        assert torch.equal(made.scale.bfloat16().float(), made.scale)
+        error = float((dequantize(made) - weight).pow(2).mean().sqrt() / weight.std())
+        assert error < (0.15 if precision is Precision.INT4 else 0.01)
+        if size == 1.0:
+            assert torch.equal(made.scale.half().float(), made.scale)
 
 
 def test_floats_hold_no_whole_numbers() -> None:

@@ -25,6 +25,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--quantize", metavar="P", help="run on the engine: fp32, bf16, fp16, int8, int8-groups or int4"
     )
+    parser.add_argument("--adapter", "--lora", type=Path, action="append", default=[], metavar="FILE", help="merge it")
+    parser.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha, of every adapter given")
     parser.add_argument("--state", type=Path, metavar="FILE", help="begin with this start state, and judge it")
     parser.add_argument("--transpose-state", action="store_true", help="swap the axes of its matrices")
     parser.set_defaults(run=run)
@@ -34,20 +36,34 @@ def run(args: argparse.Namespace) -> int:
     """Compute and write. Raises FileError for a model, and AntiphonError for ids, that cannot be used."""
     from antiphon.errors import AntiphonError
     from antiphon.library import parity, verify
+    from antiphon.model.adapter_file import AdapterFile
+    from antiphon.model.merged import MergedSource
     from antiphon.model.source import open_source
 
-    source = open_source(args.model)
+    adapters = [AdapterFile(path=path, alpha=args.alpha) for path in args.adapter]
+    source = MergedSource.open(open_source(args.model), adapters)
     given = [_ids(args.tokens)] if args.tokens is not None else verify.prompts(source.spec.vocab_size)
     folders = [args.out if not args.full else args.out / f"{parity.PROMPT}{i:02}" for i in range(len(given))]
     for ids in given:
         verify.checked(ids, source.spec)
     if args.quantize is not None or (args.device or "cpu") != "cpu":
-        if args.state is not None:
-            raise AntiphonError("the definition judges start states", fix="leave --quantize and --device out")
+        if args.transpose_state:
+            raise AntiphonError(
+                "the engine runs a start state as it lies",
+                where="--transpose-state",
+                fix="turn it with `antiphon models merge` first",
+            )
         precision = args.quantize.lower() if args.quantize is not None else "fp32"
         if precision not in parity.LIMITS:
             raise AntiphonError(f"there is no precision {args.quantize}", fix=f"give one of {', '.join(parity.LIMITS)}")
-        outcomes = verify.engine_outcomes(args.model, given, precision=precision, device=args.device or "cpu")
+        outcomes = verify.engine_outcomes(
+            args.model,
+            given,
+            precision=precision,
+            device=args.device or "cpu",
+            adapters=adapters,
+            start_state=args.state,
+        )
     else:
         definition = verify.Definition.of(source)
         start = verify.start_state_of(source, args.state, transpose=args.transpose_state)

@@ -10,7 +10,7 @@ from typing import Any
 from antiphon.errors import FileError
 from antiphon.library.memory import size_name
 from antiphon.model.own_form import precision_of
-from antiphon.model.precision import Precision
+from antiphon.model.precision import GROUP, Precision
 from antiphon.model.source import Source, open_source
 from antiphon.model.spec import ModelSpec
 
@@ -106,8 +106,8 @@ def weight_bytes(spec: ModelSpec, precision: Precision) -> int:
         count = math.prod(shape)
         kept = precision_of(name, shape, precision)
         if kept in _VALUE_BYTES:
-            scales = shape[0] if kept is Precision.INT8 else count / 32
-            total += count * _VALUE_BYTES[kept] + 4 * scales
+            scales = 4 * shape[0] if kept is Precision.INT8 else 2 * count / GROUP
+            total += count * _VALUE_BYTES[kept] + scales
         elif kept is Precision.FP32:
             total += 4 * count
         elif sum(size > 1 for size in shape) > 1:

@@ -9,7 +9,7 @@ from antiphon.model.spec import ModelSpec
 
 GIB = 1 << 30
 
-PRECISION_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "int8-groups": 1.125, "int4": 0.625}
+PRECISION_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "int8-groups": 1.0625, "int4": 0.5625}
 """Bytes a weight, the scales of groups of 32 included."""
 
 _ADAM_BYTES = 2 * 4

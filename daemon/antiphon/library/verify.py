@@ -17,6 +17,7 @@ from antiphon.engine.timeline import Timeline
 from antiphon.errors import AntiphonError, FileError
 from antiphon.library.parity import Outcome
 from antiphon.model import reference
+from antiphon.model.adapter_file import AdapterFile
 from antiphon.model.precision import Precision
 from antiphon.model.source import Source
 from antiphon.model.spec import ModelSpec
@@ -91,11 +92,19 @@ class Definition:
         return float(-chosen.mean())
 
 
-def engine_outcomes(path: Path, prompts: Sequence[Sequence[int]], *, precision: str, device: str) -> list[Outcome]:
+def engine_outcomes(
+    path: Path,
+    prompts: Sequence[Sequence[int]],
+    *,
+    precision: str,
+    device: str,
+    adapters: Sequence[AdapterFile] = (),
+    start_state: Path | None = None,
+) -> list[Outcome]:
     """What the engine foretells after each prompt. Raises FileError and AntiphonError."""
-    if (Precision(precision), device) != (Precision.INT8, "cpu"):
-        raise AntiphonError(f"the engine holds no {precision} on {device}", fix="give int8 and cpu")
-    model = LoadedModel.open(path)
+    model = LoadedModel.open(
+        path, precision=Precision(precision), device=device, adapters=adapters, start_state=start_state
+    )
     try:
         return [_engine_outcome(model, checked(ids, model.spec), precision, device) for ids in prompts]
     finally:

@@ -1,7 +1,8 @@
 """Our own form: official names and shapes in safetensors, matrices as they are, in another float type, or quantized.
 
 A quantized matrix `NAME` [out, in] is int8 with scales `NAME.scale` [out] or [out, groups], or int4, two in a byte
-[out, in / 2] (the lower half first, each 8 too large). A matrix whose inputs do not divide into groups is int8 by row.
+[out, in / 2] (the lower half first, each 8 too large). Scales are float32 by row and bfloat16 by group. A matrix whose
+inputs do not divide into groups is int8 by row.
 """
 
 from __future__ import annotations
@@ -86,34 +87,41 @@ def _kept(source: Source, name: str, shape: tuple[int, ...], kept: tuple[Tensor,
         found = source.read_quantized(name)
         assert found is not None
         values, scale = found
-        return (_two_in_a_byte(values) if int4 else values), scale
+        return (_two_in_a_byte(values) if int4 else values), scale.to(dtype)
 
-    return Promise(entries=_entries(name, shape, tuple(kept[1].shape), int4=int4), read=read)
+    scales = kept[1]
+    narrow = scales.dim() == 2 and torch.equal(scales.bfloat16().float(), scales)
+    dtype = torch.bfloat16 if narrow else torch.float32
+    return Promise(entries=_entries(name, shape, tuple(scales.shape), dtype, int4=int4), read=read)
 
 
 def _quantized(source: Source, name: str, shape: tuple[int, ...], precision: Precision) -> Promise:
     scale_shape = shape[:1] if precision is Precision.INT8 else (shape[0], shape[1] // GROUP)
     int4 = precision is Precision.INT4
+    dtype = torch.float32 if precision is Precision.INT8 else torch.bfloat16
 
     def read() -> tuple[Tensor, Tensor]:
         kept = source.read_quantized(name)
-        if kept is not None and tuple(kept[1].shape) == scale_shape and (source.stored[name] == "INT4") == int4:
+        same = kept is not None and tuple(kept[1].shape) == scale_shape and (source.stored[name] == "INT4") == int4
+        if kept is not None and same and torch.equal(kept[1].to(dtype).float(), kept[1]):
             values, scale = kept
         else:
             made = quantize(source.read(name).float(), precision)
             values, scale = made.values, made.scale
-        return (_two_in_a_byte(values) if int4 else values), scale
+        return (_two_in_a_byte(values) if int4 else values), scale.to(dtype)
 
-    return Promise(entries=_entries(name, shape, scale_shape, int4=int4), read=read)
+    return Promise(entries=_entries(name, shape, scale_shape, dtype, int4=int4), read=read)
 
 
-def _entries(name: str, shape: tuple[int, ...], scale_shape: tuple[int, ...], *, int4: bool) -> tuple[Entry, Entry]:
+def _entries(
+    name: str, shape: tuple[int, ...], scale_shape: tuple[int, ...], scale_dtype: torch.dtype, *, int4: bool
+) -> tuple[Entry, Entry]:
     values = Entry(
         name=name,
         shape=(shape[0], shape[1] // 2) if int4 else shape,
         dtype=torch.uint8 if int4 else torch.int8,
     )
-    return values, Entry(name=f"{name}.scale", shape=scale_shape, dtype=torch.float32)
+    return values, Entry(name=f"{name}.scale", shape=scale_shape, dtype=scale_dtype)
 
 
 def _two_in_a_byte(values: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ class Precision(StrEnum):
 class Quantized:
     """A matrix as int8 `values` [out, in] and float32 `scale`: [out] by row (`group` 0), [out, in / group] by group.
 
-    In int4 the values are within -8 … 7, otherwise within -127 … 127.
+    In int4 the values are within -8 … 7, otherwise within -127 … 127. Scales by group are numbers that bfloat16 has:
+    they take two bytes, whatever their size, and those that are no extremes are float16's as well.
     """
 
     values: Tensor
@@ -50,7 +51,9 @@ def quantize(weight: Tensor, precision: Precision) -> Quantized:
     group = 0 if precision is Precision.INT8 or inputs % GROUP else GROUP
     values = torch.empty(rows, inputs, dtype=torch.int8)
     scale = torch.empty(rows, inputs // (group or inputs))
-    rule = _by_least_error if precision is Precision.INT4 and group else _by_largest
+    rule = _by_largest
+    if group:
+        rule = _by_least_error if precision is Precision.INT4 else _by_largest_narrowed
     at_once = max(1, _NUMBERS_AT_ONCE // inputs)
     for first in range(0, rows, at_once):
         some = slice(first, min(first + at_once, rows))
@@ -69,10 +72,23 @@ def dequantize(quantized: Quantized) -> Tensor:
 
 def _by_largest(x: Tensor) -> tuple[Tensor, Tensor]:
     """Each row with its largest magnitude at 127: values and scales [rows, 1]."""
-    scale = x.abs().amax(dim=1, keepdim=True) / 127.0
+    return _rounded(x, x.abs().amax(dim=1, keepdim=True) / 127.0)
+
+
+def _by_largest_narrowed(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with scales that a bfloat16 holds."""
+    return _rounded(x, _narrowed(x.abs().amax(dim=1, keepdim=True) / 127.0))
+
+
+def _rounded(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     # A row of zeros has no scale; any will do, and 1 divides safely.
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     return torch.round(x / scale).clamp(-127, 127).to(torch.int8), scale
+
+
+def _narrowed(scale: Tensor) -> Tensor:
+    """The scales as bfloat16 has them, in float32."""
+    return scale.bfloat16().float()
 
 
 _STEPS = (8.5, 8.0, 7.5, 7.0, 6.5, 6.0)
@@ -80,7 +96,7 @@ _STEPS = (8.5, 8.0, 7.5, 7.0, 6.5, 6.0)
 
 
 def _by_least_error(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row as -8 … 7, with the scale that of all those tried leaves the least squared error."""
+    """Each row as -8 … 7, with the scale, a bfloat16's, that of all those tried leaves the least squared error."""
     extreme = x.gather(1, x.abs().argmax(dim=1, keepdim=True))
     best = torch.full_like(extreme, torch.inf)
     best_values, best_scale = torch.zeros_like(x), torch.ones_like(extreme)
@@ -90,8 +106,9 @@ def _by_least_error(x: Tensor) -> tuple[Tensor, Tensor]:
         scale = torch.where(scale != 0, scale, torch.ones_like(scale))
         values = torch.round(x / scale).clamp(-8, 7)
         square = (values * values).sum(dim=1, keepdim=True)
-        fitted = (x * values).sum(dim=1, keepdim=True) / square.clamp(min=1)
-        scale = torch.where(fitted != 0, fitted, scale)
+        fitted = _narrowed((x * values).sum(dim=1, keepdim=True) / square.clamp(min=1))
+        scale = torch.where(fitted != 0, fitted, torch.ones_like(scale))
+        values = torch.where(fitted != 0, values, torch.zeros_like(values))
         error = ((values * scale - x) ** 2).sum(dim=1, keepdim=True)
         better = error < best
         best = torch.where(better, error, best)
