@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from antiphon.errors import FileError
 from antiphon.library.bundled import BUNDLED
-from antiphon.library.description import describe, model_files, tokenizer_of, weight_bytes
+from antiphon.library.description import describe, fits_here, model_files, tokenizer_of, weight_bytes
 from antiphon.model.convert import Form, convert
 from antiphon.model.precision import Precision
 from antiphon.model.source import open_source
@@ -49,6 +49,12 @@ def test_the_memory_told_is_that_of_the_converted_file(tmp_path: Path, name: str
     size = (tmp_path / "m").stat().st_size
     header = 8 + int.from_bytes((tmp_path / "m").read_bytes()[:8], "little")
     assert size - header == weight_bytes(SPECS[name], Precision(to))
+
+
+def test_what_fits_here_is_the_truest_that_does() -> None:
+    """S0-162."""
+    assert fits_here(SPECS["7 wide"])["cpu"] == "bf16"
+    assert fits_here(ModelSpec.of_width(n_layer=1000, n_embd=1 << 16, vocab_size=65536))["cpu"] == ""
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,8 @@ def _show(description: Description) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from antiphon.library.description import fits_here
+
     spec = description.spec
     ranks = {"decay": spec.decay_rank, "in-context rate": spec.iclr_rank, "value": spec.value_rank}
     ranks |= {"gate": spec.gate_rank, "mix": spec.mix_rank}
@@ -75,6 +77,7 @@ def _show(description: Description) -> None:
         "state of one timeline": _bytes(description.state_bytes),
     }
     rows |= {f"weights in {name}": _bytes(count) for name, count in description.memory.items()}
+    rows |= {f"fits here on {device} in": word or "nothing" for device, word in fits_here(spec).items()}
     table = Table(title=str(description.path), show_header=False, title_justify="left")
     table.add_column("", no_wrap=True)
     table.add_column("")

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from antiphon.engine.devices import gpus
+from antiphon.engine.fit import recommended
+from antiphon.engine.free_memory import free_on
 from antiphon.errors import FileError
 from antiphon.library.memory import size_name
 from antiphon.model.own_form import precision_of
@@ -63,6 +66,7 @@ class Description:
             "file_bytes": self.file_bytes,
             "state_bytes": self.state_bytes,
             "memory_bytes": self.memory,
+            "fits_here": fits_here(self.spec),
             "metadata": self.metadata,
         }
 
@@ -82,6 +86,13 @@ def describe(path: Path) -> Description:
         memory={precision.value: weight_bytes(source.spec, precision) for precision in Precision},
         metadata=dict(source.metadata),
     )
+
+
+def fits_here(spec: ModelSpec) -> dict[str, str]:
+    """For every device of this machine the truest of bf16, int8 and int4 in which the model fits; "" for none."""
+    devices = ["cpu", *(gpu.device for gpu in gpus())]
+    found = {device: recommended(spec, device=device, free=free_on(device)) for device in devices}
+    return {device: "" if precision is None else precision.value for device, precision in found.items()}
 
 
 def tokenizer_of(source: Source) -> str:
