@@ -14,7 +14,9 @@ from antiphon_kernels.slab import Slab, slab_of, tables
 def slab(*parts: tuple[int, int], spare: int = 0) -> Slab:
     """The slab of sequences (state, length) and of `spare` rows and sequences that are nobody's."""
     rows, sequences = sum(length for _, length in parts) + spare, len(parts) + spare
-    return slab_of(tables(parts, capacity=rows + sequences).to(DEVICE), rows=rows, sequences=sequences)
+    return slab_of(
+        torch.from_numpy(tables(parts, capacity=rows + sequences)).to(DEVICE), rows=rows, sequences=sequences
+    )
 
 
 def random(*size: int, seed: int = 0) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 COLUMNS = 7
@@ -38,18 +39,19 @@ class Slab:
         return self.states.numel()
 
 
-def tables(parts: Sequence[tuple[int, int]], *, capacity: int) -> Tensor:
-    """int32 [COLUMNS, capacity] on the CPU: the tables of sequences (state, length) that lie one behind the other."""
-    table = torch.zeros(COLUMNS, capacity, dtype=torch.int32)
+def tables(parts: Sequence[tuple[int, int]], *, capacity: int) -> npt.NDArray[np.int32]:
+    """int32 [COLUMNS, capacity]: the tables of sequences (state, length) that lie one behind the other."""
+    table = np.zeros((COLUMNS, capacity), np.int32)
     slots, previous, last, states, first, count, ends = table
-    previous.fill_(-1)
-    last.fill_(-1)
+    previous[:] = -1
+    last[:] = -1
     row = 0
     for index, (state, length) in enumerate(parts):
         end = row + length - 1
         slots[row : end + 1] = state
-        previous[row + 1 : end + 1] = torch.arange(row, end, dtype=torch.int32)
-        last[row], states[index], first[index], count[index], ends[index] = end, state, row, length, end
+        previous[row + 1 : end + 1] = np.arange(row, end)
+        last[row] = end
+        states[index], first[index], count[index], ends[index] = state, row, length, end
         row += length
     return table
 

@@ -158,8 +158,10 @@ def test_wide_batches_give_the_bits_of_one_row(form: str) -> None:
     matrix, _ = random_matrix(form, 1024, 1024)
     x, _ = activations(form, 1, 200, 1024)
     out, few = torch.empty(200, 1024, device=DEVICE), torch.empty(1, 1024, device=DEVICE)
-    assert triton_gpu.tune(matrix, planes=x.shape[1], many=True) == []
-    assert triton_gpu.tune(matrix, planes=x.shape[1], many=False) == []
+    with torch.cuda.stream(torch.cuda.Stream()):
+        assert triton_gpu.tune([matrix], planes=x.shape[1], many=True) == []
+        assert triton_gpu.tune([matrix], planes=x.shape[1], many=False) == []
+    torch.cuda.synchronize()
     triton_gpu.multiply(matrix, x, out)
     for row in (0, 77, 199):
         triton_gpu.multiply(matrix, x[:, :, row : row + 1].contiguous(), few)

@@ -95,7 +95,7 @@ from antiphon_kernels.slab import slab_of, tables
 from antiphon_kernels.wkv4_step import triton_gpu as wkv4
 from antiphon_kernels.wkv5_step import triton_gpu as wkv5
 
-one = slab_of(tables([(1, 2)], capacity=4), rows=2, sequences=1)
+one = slab_of(torch.from_numpy(tables([(1, 2)], capacity=4)), rows=2, sequences=1)
 wkv4.advance(torch.zeros(2, 2, 768), *torch.zeros(2, 768), torch.zeros(2, 5 * 768), 768, one, torch.zeros(2, 768))
 vectors, states = torch.zeros(4, 2, 12, 64), torch.zeros(2, 66 * 768)
 wkv5.advance(vectors, torch.zeros(12, 64), states, 768, one, torch.zeros(2, 12, 64))

@@ -55,7 +55,7 @@ def proven(weights: Weights7, fast: Operations, *, planes: int) -> tuple[Operati
     layers = {0, len(weights.layers) - 1}
     short = replace(weights, layers=tuple(weights.layers[index] for index in sorted(layers)))
     short = replace(short, spec=replace(weights.spec, n_layer=len(short.layers)))
-    network = Network7(short, _store(short), planes=planes, operations=watched)
+    network = Network7(short, _store(short), planes=planes, operations=watched, graphs=False)
     vocab = weights.spec.vocab_size
     for lengths in SLABS:
         passage = network.begin(_parts(lengths, vocab))
@@ -77,8 +77,8 @@ def _steady(weights: Weights7, operations: Operations, planes: int) -> bool:
     parts = _parts(TOGETHER, weights.spec.vocab_size)
     first, second, third = parts
     cut = [replace(second, ids=second.ids[:1]), replace(second, ids=second.ids[1:])]
-    _run(Network7(weights, together, planes=planes, operations=operations), [parts])
-    _run(Network7(weights, alone, planes=planes, operations=operations), [[third], [cut[0], first], [cut[1]]])
+    for store, slabs in ((together, [parts]), (alone, [[third], [cut[0], first], [cut[1]]])):
+        _run(Network7(weights, store, planes=planes, operations=operations, graphs=False), slabs)
     return torch.equal(together.states[1:], alone.states[1:]) and torch.equal(together.logits[1:], alone.logits[1:])
 
 

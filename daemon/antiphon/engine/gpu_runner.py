@@ -176,18 +176,26 @@ class GpuRunner:
 
     def warm(self) -> None:
         """Compile what decoding a few sequences and reading one needs, and capture it, before anybody waits for it."""
+        network = self._network
         with self.at_work():
+            if isinstance(network, Network7) and network.captures:
+                refused = network.tune(gpu_operations.kernels("linear").tune)
+                log.info("%d ways to divide a product gave other bits on this GPU and are not used", refused)
             for count in WARM:
-                self._network.capture(Size(rows=count, sequences=count))
+                network.capture(Size(rows=count, sequences=count))
             for rows in (2, 4, 8, 16, 32, CHUNK):
-                self._network.capture(Size(rows=rows, sequences=1))
+                network.capture(Size(rows=rows, sequences=1))
         memory = self.new_memory()
         self.run([Feed(memory=memory, ids=np.zeros(1, np.int32))])
         self.sample(memory, Draw(temperature=1.0, top_k=3, top_p=0.9, min_p=0.0, uniform=0.5))
 
     def close(self) -> None:
-        self._network.forget_graphs()
         self.free.clear()
+        if hasattr(self, "_network"):
+            del self._network, self.store
+        if self._stream is not None:
+            self._stream.synchronize()
+            torch.cuda.empty_cache()
 
     def take_slot(self) -> GpuMemory:
         """A memory with whatever its slot held; the store grows when none is free."""

@@ -8,10 +8,13 @@ as CUDA graphs, one for each piece; what changes between slabs lies in a small t
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -28,6 +31,9 @@ MOST_ROWS = 256
 
 PIECE_BYTES = 1 << 30
 """Weights that one piece reads at most (a layer more): 3 ms at 350 GB/s, the least a GPU for such models has."""
+
+TUNED_LAYERS = 4
+"""Layers whose matrices are read in turn when ways to divide a product are timed."""
 
 Piece = Callable[[], None]
 
@@ -74,17 +80,53 @@ class Store:
         self.logits = torch.nn.functional.pad(self.logits, (0, 0, 0, more))
 
 
+class Table:
+    """A small array on a device that is filled again and again, in order with the work there and without waiting.
+
+    On a GPU it goes through a few places in page-locked memory in turn; one is used again when its copy is done.
+    """
+
+    def __init__(self, columns: int, capacity: int, device: torch.device) -> None:
+        self.tensor = torch.zeros(columns, capacity, dtype=torch.int32, device=device)
+        self._turns: deque[tuple[Tensor, torch.cuda.Event]] = deque()
+        if device.type == "cuda":
+            for _ in range(8):
+                place = torch.zeros(columns, capacity, dtype=torch.int32, pin_memory=True)
+                self._turns.append((place, torch.cuda.Event()))
+
+    def fill(self, numbers: npt.NDArray[np.int32]) -> None:
+        """Hold these [columns, capacity]."""
+        if not self._turns:
+            self.tensor.copy_(torch.from_numpy(numbers))
+            return
+        place, copied = self._turns[0]
+        self._turns.rotate(-1)
+        copied.synchronize()  # at once, if it was never recorded
+        np.copyto(place.numpy(), numbers)
+        self.tensor.copy_(place, non_blocking=True)
+        copied.record()
+
+
 class Network7:
     """The step of one model over the sequences of one store. One slab is in its workspace at a time."""
 
-    def __init__(self, weights: Weights7, store: Store, *, planes: int = 2, operations: Operations = PLAIN) -> None:
+    def __init__(
+        self,
+        weights: Weights7,
+        store: Store,
+        *,
+        planes: int = 2,
+        operations: Operations = PLAIN,
+        graphs: bool = True,
+    ) -> None:
         self.weights = weights
         self.store = store
         self.operations = operations
         self._whole = weights.head.form == FLOAT32
         self._planes = 1 if self._whole else planes
         self._device = weights.embedding.device
-        self._table = torch.zeros(COLUMNS + 1, MOST_ROWS, dtype=torch.int32, device=self._device)
+        self._table = Table(COLUMNS + 1, MOST_ROWS, self._device)
+        self._wants_graphs = graphs
         self._rooms: dict[str, Tensor] = {}
         self._graphs: dict[Size, list[torch.cuda.CUDAGraph]] = {}
         self._pool: Any = None
@@ -98,7 +140,19 @@ class Network7:
     def captures(self) -> bool:
         """Whether slabs are captured as graphs: on a GPU, where no operation is the plain one, which would wait."""
         mine, plain = self.operations, PLAIN
-        return self._device.type == "cuda" and all(getattr(mine, name) is not getattr(plain, name) for name in NAMES)
+        able = self._device.type == "cuda" and self._wants_graphs
+        return able and all(getattr(mine, name) is not getattr(plain, name) for name in NAMES)
+
+    def tune(self, search: Callable[..., Sequence[object]]) -> int:
+        """Let `search` (`linear.triton_gpu.tune`) find how each product is best divided; how many ways were refused."""
+        layers = self.weights.layers
+        alike = layers[1:][-TUNED_LAYERS:] or layers
+        kinds = zip(*(layer.matrices[:2] + layer.matrices[-3:] for layer in alike), strict=True)
+        refused = 0
+        for matrices in (*kinds, [layers[0].low], [self.weights.head]):
+            for many in (False, True):
+                refused += len(search(matrices, planes=self._planes, many=many))
+        return refused
 
     def begin(self, parts: Sequence[Part]) -> Passage:
         """Take a slab on: all of it, once the passage has been told to `step` until it is done."""
@@ -114,7 +168,7 @@ class Network7:
             return
         self.enter(None)
         # Nobody's sequences: kernels are compiled and all else is warm before the capture, and no state is touched.
-        self._table.copy_(self._host_table([]))
+        self._fill_table([])
         pieces = self.pieces(size)
         for piece in pieces:
             piece()
@@ -139,8 +193,8 @@ class Network7:
 
     def pieces(self, size: Size) -> list[Piece]:
         """The whole step, piece by piece; the last one is the head."""
-        slab = slab_of(self._table[:COLUMNS], rows=size.rows, sequences=size.sequences)
-        ids = self._table[COLUMNS, : size.rows]
+        slab = slab_of(self._table.tensor[:COLUMNS], rows=size.rows, sequences=size.sequences)
+        ids = self._table.tensor[COLUMNS, : size.rows]
 
         def body(first: int, last: int) -> Piece:
             def run() -> None:
@@ -172,7 +226,7 @@ class Network7:
             self._inside.keep(self._x[:rows].clone(), self._v_first[:rows].clone())
         self._inside = passage
         if passage is not None:
-            self._table.copy_(self._host_table(passage.parts))
+            self._fill_table(passage.parts)
             if passage.kept is not None:
                 for mine, its in zip((self._x, self._v_first), passage.kept, strict=True):
                     mine[: passage.size.rows].copy_(its)
@@ -182,14 +236,14 @@ class Network7:
         if self._inside is passage:
             self._inside = None
 
-    def _host_table(self, parts: Sequence[Part]) -> Tensor:
-        host = torch.zeros(COLUMNS + 1, MOST_ROWS, dtype=torch.int32)
-        host[:COLUMNS] = tables([(part.slot, part.ids.size) for part in parts], capacity=MOST_ROWS)
+    def _fill_table(self, parts: Sequence[Part]) -> None:
+        columns = tables([(part.slot, part.ids.size) for part in parts], capacity=MOST_ROWS)
+        ids = np.zeros((1, MOST_ROWS), np.int32)
         row = 0
         for part in parts:
-            host[COLUMNS, row : row + part.ids.size] = torch.from_numpy(part.ids)
+            ids[0, row : row + part.ids.size] = part.ids
             row += part.ids.size
-        return host
+        self._table.fill(np.concatenate([columns, ids]))
 
     def _room(self, name: str, *size: int, rows: int, planes: bool = False) -> Tensor:
         """Working memory [*size], the same at every call: made for the largest slab when first asked for."""
@@ -289,7 +343,7 @@ class Passage:
         row = 0
         for part, first in zip(self.parts, before, strict=True):
             known = torch.cat([first.unsqueeze(0), scores[row : row + part.ids.size - 1]]).double()
-            ids = torch.from_numpy(part.ids).to(known.device).long().unsqueeze(1)
+            ids = torch.tensor(part.ids, dtype=torch.long, device=known.device).unsqueeze(1)
             nats.append((known.logsumexp(dim=1, keepdim=True) - known.gather(1, ids)).squeeze(1))
             row += part.ids.size
         self.scores = torch.cat(nats).float()

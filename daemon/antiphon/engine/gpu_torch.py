@@ -84,7 +84,7 @@ class PassagePlain:
         network, part = self._network, self.parts[self._at]
         store = network.store
         state = reference.unpack(network.spec, store.states[part.slot].clone())
-        ids = torch.from_numpy(part.ids).to(network.device).long()
+        ids = torch.tensor(part.ids, dtype=torch.long, device=network.device)
         with torch.inference_mode():
             logits, after = reference.sequence(network.spec, network.weights, ids, state, ln_x_eps=network.ln_x_eps)
             if self.scored:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -185,50 +186,62 @@ def launch_of(matrix: Matrix, *, planes: int, many: bool) -> Launch:
     )
 
 
-def tune(matrix: Matrix, *, planes: int, many: bool) -> list[Launch]:
-    """Time ways to divide this product on its GPU, once per shape, and keep the fastest.
+def tune(matrices: Sequence[Matrix], *, planes: int, many: bool) -> list[Launch]:
+    """Time ways to divide the product with matrices of one shape on their GPU, and keep the fastest for that shape.
 
-    Only what gives the guess's result to the bit is taken; what does not is returned.
+    Only a way that gives the guess's results to the bit is kept; those that do not are returned. The matrices are read
+    in turn, so that several are not simply found in the cache. The current stream must not be the default one.
     """
-    key = _key(matrix, planes, many)
-    if key in _tuned or not matrix.values.is_cuda:
+    first = matrices[0]
+    key = _key(first, planes, many)
+    if key in _tuned or not first.values.is_cuda:
         return []
-    device = matrix.values.device
+    device = first.values.device
     generator = torch.Generator(device).manual_seed(0)
-    kind = torch.float32 if matrix.form == forms.FLOAT32 else torch.bfloat16
-    sources = int(matrix.parts[0].max()) + 1
-    rows = 32 if many else 1
-    x = torch.randn(sources, planes, rows, matrix.inputs, generator=generator, device=device).to(kind)
-    out, expected = (torch.empty(rows, matrix.outputs, device=device) for _ in range(2))
-    guess = launch_of(matrix, planes=planes, many=many)
-    multiply(matrix, x, expected, divided=guess)
-    best, refused, fastest = guess, [], float("inf")
-    for how in _ways(matrix, many, guess):
+    kind = torch.float32 if first.form == forms.FLOAT32 else torch.bfloat16
+    sources, rows = int(first.parts[0].max()) + 1, 32 if many else 1
+    x = torch.randn(sources, planes, rows, first.inputs, generator=generator, device=device).to(kind)
+    out, expected = (torch.empty(rows, first.outputs, device=device) for _ in range(2))
+    guess = launch_of(first, planes=planes, many=many)
+    multiply(first, x, expected, divided=guess)
+    best, fastest = guess, float("inf")
+    refused: list[Launch] = []
+    for how in _ways(first, many, guess):
         out.fill_(torch.nan)
         try:
-            multiply(matrix, x, out, divided=how)
+            multiply(first, x, out, divided=how)
         except triton.runtime.errors.OutOfResources:
             continue
         if not torch.equal(out, expected):
             refused.append(how)
             continue
-        elapsed = _seconds(matrix, x, out, how)
+        elapsed = _elapsed(matrices, x, out, how)
         if elapsed < fastest:
             best, fastest = how, elapsed
     _tuned[key] = best
     return refused
 
 
-def _seconds(matrix: Matrix, x: Tensor, out: Tensor, how: Launch) -> float:
+def _elapsed(matrices: Sequence[Matrix], x: Tensor, out: Tensor, how: Launch) -> float:
+    """Milliseconds of one product with each; from a graph, whose launches do not wait for Python."""
+    stream = torch.cuda.current_stream(x.device)
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    graph.capture_begin(capture_error_mode="thread_local")
+    try:
+        for matrix in matrices:
+            multiply(matrix, x, out, divided=how)
+    finally:
+        graph.capture_end()
+    graph.replay()
     times: list[float] = []
     for _ in range(5):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        for _ in range(10):
-            multiply(matrix, x, out, divided=how)
-        end.record()
+        begin.record(stream)
+        graph.replay()
+        end.record(stream)
         end.synchronize()
-        times.append(begin.elapsed_time(end) / 1e4)
+        times.append(begin.elapsed_time(end))
     return statistics.median(times)
 
 
@@ -239,7 +252,8 @@ def _ways(matrix: Matrix, many: bool, guess: Launch) -> list[Launch]:
         inputs.append(2 * guess.inputs)
     ways = [
         Launch(outputs=size, inputs=taken, warps=warps, stages=stages)
-        for size, taken, warps, stages in itertools.product(outputs or [guess.outputs], inputs, (2, 4), (3, 5))
+        for size, taken in itertools.product(outputs or [guess.outputs], inputs)
+        for warps, stages in ((4, 3), (4, 5), (2, 5), (8, 4))
     ]
     return [guess, *(way for way in ways if way != guess)]
 

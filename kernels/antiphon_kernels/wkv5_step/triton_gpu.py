@@ -1,4 +1,4 @@
-"""WKV-5 and 6 token by token on a GPU, in states that are chosen by their place in one array: a slice of a head each."""
+"""WKV-5 and 6 token by token on a GPU, in states that are chosen by their place in one array: slices of heads."""
 
 from __future__ import annotations
 
