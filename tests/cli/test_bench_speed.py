@@ -56,13 +56,17 @@ def test_a_model_file_decodes_beside_pytorch_and_the_memory(
     assert "of memory" in shown
 
 
-@pytest.mark.parametrize("kind", ["decode", "prefill"])
-def test_random_weights_of_a_shape_race_a_peer_on_every_number_of_threads(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "precision"), [("decode", "int4"), ("prefill", "int8")])
+def test_random_weights_of_a_shape_race_a_peer_on_every_number_of_threads(
+    kind: str, precision: str, tmp_path: Path
+) -> None:
     test = {"n_prompt": 4 * (kind == "prefill"), "n_gen": 4 * (kind == "decode"), "samples_ts": [50.0, 70.0]}
     script = tmp_path / "llama-bench.py"
     script.write_text(f"import sys\nassert sys.argv[1:] in (['1', '4'], ['2', '4'])\nprint({json.dumps([test])!r})\n")
     peer = f"{sys.executable} {script} {{threads}} {{tokens}}"
-    figures = told(tmp_path, kind, "--shape", "2x64x40", "--threads", "1", "2", "--peer", peer, "--no-pytorch")
+    shape = ["--shape", "2x64x40", "--precision", precision]
+    figures = told(tmp_path, kind, *shape, "--threads", "1", "2", "--peer", peer, "--no-pytorch")
+    assert figures["precision"] == precision
     peers = [row for row in figures[kind] if row["role"] == "peer"]
     assert [row["threads"] for row in peers] == [1, 2]
     for row in peers:
@@ -87,6 +91,7 @@ def test_a_batch_is_told_by_its_size(tmp_path: Path) -> None:
         (["--threads", "0"], "--threads"),
         (["--shape", "6 by 256"], "--shape"),
         (["--shape", "2x100"], "--shape"),
+        (["--device", "abacus"], "abacus"),
         (["--model", "/nonexistent.safetensors"], "no such model"),
         (["--shape", "1x64x40", "--peer", "true", "--peer-pattern", "("], "--peer-pattern"),
     ],

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from antiphon.cli import bench_batch, bench_decode, bench_kernel, bench_live, bench_prefill, bench_train
+from antiphon.cli import (
+    bench_batch,
+    bench_decode,
+    bench_kernel,
+    bench_live,
+    bench_music_first,
+    bench_prefill,
+    bench_train,
+)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -15,5 +23,6 @@ def add_parser(subparsers: Any) -> None:
     bench_decode.add_parser(benches)
     bench_prefill.add_parser(benches)
     bench_batch.add_parser(benches)
+    bench_music_first.add_parser(benches)
     bench_kernel.add_parser(benches)
     bench_train.add_parser(benches)

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING
 from antiphon.errors import AntiphonError
 
 if TYPE_CHECKING:
-    from antiphon.engine.runner import Runner
-    from antiphon.model.checkpoint import Checkpoint
+    from antiphon.engine.loaded import LoadedModel
+    from antiphon.model.precision import Precision
+    from antiphon.model.source import Source
     from antiphon.model.spec import ModelSpec
+
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int8-groups", "int4")
+"""Those of `antiphon.model.precision`, which takes PyTorch to ask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """The model that is measured: a name for the table, the weights, and whether they are random."""
+    """The model that is measured: a name for the table, where its weights come from, and whether they are random."""
 
     name: str
-    checkpoint: Checkpoint
+    source: Source
     random: bool
 
 
@@ -34,6 +38,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="LxD[xV]",
         help="random weights of so many layers, width and vocabulary (65536), or of a published size such as 0.1B",
     )
+    add_device(parser)
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of every contender (default 3)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="times in each turn (default 5)")
     parser.add_argument(
@@ -42,22 +47,33 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="F", help="write the figures to F")
 
 
-def subject(args: argparse.Namespace) -> Subject:
-    """The model that the options name. Raises AntiphonError."""
-    if args.shape is None:
-        from antiphon.library.bundled import model_path
-        from antiphon.model.checkpoint import read
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --precision and --device."""
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="how weights are held (default: the file's own whole numbers, or int8)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or a GPU's UUID (default cpu)")
 
-        path = model_path(args.model)
-        return Subject(name=path.name, checkpoint=read(path), random=False)
+
+def subject(args: argparse.Namespace) -> Subject:
+    """The model that --model and --shape name. Raises AntiphonError."""
+    return subject_of(args.model, args.shape)
+
+
+def subject_of(model: str, shape_text: str | None) -> Subject:
+    """The model file called `model`, or random weights of a shape. Raises AntiphonError."""
+    if shape_text is None:
+        from antiphon.library.bundled import model_path
+        from antiphon.model.source import open_source
+
+        path = model_path(model)
+        return Subject(name=path.name, source=open_source(path), random=False)
     import torch
 
-    from antiphon.model.checkpoint import Checkpoint
-    from antiphon.model.random_weights import random_weights
+    from antiphon.model.random_weights import RandomSource
 
-    spec = shape(args.shape)
-    weights = random_weights(spec, seed=1, dtype=torch.float16)
-    return Subject(name=f"{args.shape}, random weights", checkpoint=Checkpoint(spec=spec, tensors=weights), random=True)
+    source = RandomSource(spec=shape(shape_text), seed=1, dtype=torch.float16)
+    return Subject(name=f"{shape_text}, random weights", source=source, random=True)
 
 
 def shape(text: str) -> ModelSpec:
@@ -70,13 +86,41 @@ def shape(text: str) -> ModelSpec:
         raise AntiphonError(str(error), where="--shape") from error
 
 
-def runner(args: argparse.Namespace, subject: Subject, *, threads: int) -> Runner:
-    """`subject` ready to run on so many threads. Raises AntiphonError."""
-    from antiphon.engine.cpu_runner import CpuRunner
+def loaded(subject: Subject, *, precision: str | None, device: str, threads: int) -> LoadedModel:
+    """`subject` ready to run, on a processor with so many threads. Raises AntiphonError."""
+    from antiphon.engine.loaded import LoadedModel
+    from antiphon.model.precision import Precision
 
-    made = CpuRunner.of(subject.checkpoint)
-    made.warm()
-    return made
+    held = None if precision is None else Precision(precision)
+    if not subject.random:
+        return LoadedModel.open(subject.source.path, precision=held, device=device, threads=threads)
+    return _random_model(subject.source, held or Precision.INT8, device, threads)
+
+
+def _random_model(source: Source, precision: Precision, device: str, threads: int) -> LoadedModel:
+    from antiphon.engine.cpu_runner import CpuRunner
+    from antiphon.engine.devices import device_of, gpus
+    from antiphon.engine.fit import TIMELINES, fit_of, require_fit
+    from antiphon.engine.free_memory import free_on
+    from antiphon.engine.identity import Identity
+    from antiphon.engine.loaded import LoadedModel
+    from antiphon.engine.runner import Runner
+
+    place = device_of(device, () if device == "cpu" else gpus())
+    fit = fit_of(source.spec, precision, device=place, free=free_on(place), timelines=TIMELINES, embedding_bytes=2)
+    require_fit(fit, where="--shape")
+    runner: Runner
+    if place == "cpu":
+        runner = CpuRunner.of_source(source, precision, threads=threads)
+    else:
+        from antiphon.engine.gpu_runner import GpuRunner
+
+        runner = GpuRunner(source, precision=precision, device=place)
+    model = LoadedModel(
+        runner=runner, metadata={}, identify=lambda: Identity(model="random", precision=precision.value)
+    )
+    model.warm()
+    return model
 
 
 def threads(args: argparse.Namespace) -> Sequence[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import sys
@@ -50,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pytorch",
         action=argparse.BooleanOptionalAction,
-        help="race plain PyTorch too (default: if the model is an RWKV-7 of less than 50 million parameters)",
+        help="race plain PyTorch too (default: if the model has less than 50 million parameters)",
     )
     parser.add_argument(
         "--memory-mb", type=int, metavar="N", help="memory to read that no cache holds (default: twice the last cache)"
@@ -69,27 +70,39 @@ def run(args: argparse.Namespace, work: Work) -> int:
     for value, option in ((args.rounds, "--rounds"), (args.repeats, "--repeats"), (work.tokens, "--tokens")):
         bench_options.positive(value, option)
     pattern, threads, machine = peer.checked_pattern(args.peer_pattern), bench_options.threads(args), describe()
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True) as bar, contextlib.ExitStack() as models:
         task = bar.add_task("loading", total=None)
         subject = bench_options.subject(args)
+        counts = threads if args.device == "cpu" else threads[:1]
+        runners = [models.enter_context(_opened(args, subject, number)) for number in counts]
         memory = bench_memory.memory_of(args.memory_mb * 1_000_000 if args.memory_mb else bench_memory.large_bytes())
         lanes: list[Lane] = []
-        for number in threads:
-            runner = bench_options.runner(args, subject, threads=number)
+        for number, runner in zip(counts, runners, strict=True):
             lanes += _lanes(args, work, subject, runner, number, pattern)
             lanes += _limits(runner, memory, number)
         bar.update(task, description=work.kind, total=args.rounds * len(lanes))
         contenders = [lane.contender for lane in lanes]
         speeds = race(contenders, rounds=args.rounds, progress=lambda done: bar.update(task, completed=done))
-        costs = asdict(bench_model.costs(runner))
+        costs = asdict(bench_model.costs(runners[0]))
     told = _told(lanes, speeds)
-    _show(work, subject, told, costs, machine=machine, rounds=args.rounds)
+    _show(work, subject, told, costs, precision=args.precision, machine=machine, rounds=args.rounds)
     if args.json is not None:
-        spec = subject.checkpoint.spec
+        spec = subject.source.spec
         model = {"name": subject.name, "spec": json.loads(spec.to_json()), "parameters": spec.parameters}
         head = {"machine": machine, "model": model, "tokens": work.tokens, "rounds": args.rounds}
+        head |= {"precision": args.precision, "device": args.device}
         args.json.write_text(json.dumps(head | costs | {work.kind: told}, indent=1) + "\n")
     return 0
+
+
+@contextlib.contextmanager
+def _opened(args: argparse.Namespace, subject: Subject, threads: int) -> Iterator[Runner]:
+    """The subject on so many threads, and off them again."""
+    model = bench_options.loaded(subject, precision=args.precision, device=args.device, threads=threads)
+    try:
+        yield model.runner
+    finally:
+        model.close()
 
 
 def _lanes(
@@ -103,13 +116,10 @@ def _lanes(
     """Whoever does the work with so many threads."""
     from antiphon.engine import bench_model
     from antiphon.engine.bench import Contender
-    from antiphon.model.quantize import dequantize
-    from antiphon.model.spec import Version
 
-    spec = runner.spec
+    spec, source = runner.spec, subject.source
     ids = (bench_model.random_ids if subject.random else bench_model.drawn_ids)(runner, work.tokens)
-    alone = work.kind == peer.DECODE and spec.version is Version.V7
-    idle = bench_model.idle_share(runner, subject.checkpoint.tensors, ids) if alone else 0.0
+    idle = 0.0 if work.kind == peer.PREFILL else bench_model.idle_share(runner, source, ids)
     for timelines in work.timelines:
         rows = timelines if work.kind != peer.PREFILL else min(work.tokens, bench_model.SLAB)
         nbytes = bench_model.token_bytes(runner, idle=idle, rows=rows)
@@ -126,11 +136,12 @@ def _lanes(
             yield Lane(role=PEER, timelines=timelines, contender=contender)
     wanted = args.pytorch
     if wanted is None:
-        wanted = spec.version is Version.V7 and spec.parameters < _PLAIN_PARAMETERS
+        wanted = spec.parameters < _PLAIN_PARAMETERS
     if wanted and 1 in work.timelines:
         at_once = work.tokens if work.kind == peer.PREFILL else 1
         few = ids if work.kind == peer.PREFILL else ids[:_PLAIN_TOKENS]
-        plain = bench_model.plain(dequantize(subject.checkpoint).tensors, few, at_once=at_once, threads=threads)
+        weights = {name: source.read(name).float() for name in source.shapes}
+        plain = bench_model.plain(spec, weights, few, at_once=at_once, threads=threads)
         yield Lane(role=PLAIN, timelines=1, contender=Contender(name=PLAIN, threads=threads, run=plain))
 
 
@@ -140,7 +151,10 @@ def _limits(runner: Runner, memory: Memory, threads: int) -> Iterator[Lane]:
 
     one = bench_model.token_bytes(runner, idle=0.0, rows=1)
     for role, nbytes in ((CACHED, one), (LARGE, memory.nbytes)):
-        contender = bench_memory.reader(memory, name=role, nbytes=nbytes, threads=threads)
+        if runner.device == "cpu":
+            contender = bench_memory.reader(memory, name=role, nbytes=nbytes, threads=threads)
+        else:
+            contender = bench_memory.device_reader(runner.device, name=role, nbytes=nbytes)
         yield Lane(role=role, timelines=0, contender=contender)
 
 
@@ -185,14 +199,22 @@ def _rounded(figure: float) -> float:
 
 
 def _show(
-    work: Work, subject: Subject, told: list[dict[str, Any]], costs: dict[str, float], *, machine: str, rounds: int
+    work: Work,
+    subject: Subject,
+    told: list[dict[str, Any]],
+    costs: dict[str, float],
+    *,
+    precision: str | None,
+    machine: str,
+    rounds: int,
 ) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    spec = subject.checkpoint.spec
+    spec = subject.source.spec
     size = f"RWKV-{spec.version}, {spec.n_layer} layers x {spec.n_embd}, vocabulary {spec.vocab_size:,}"
-    table = Table(title=f"{work.kind} of {work.tokens} tokens: {subject.name} ({size})")
+    held = "" if precision is None else f", {precision}"
+    table = Table(title=f"{work.kind} of {work.tokens} tokens: {subject.name} ({size}{held})")
     table.add_column("what", no_wrap=True)
     for heading in ("threads", "timelines", "per s", "best", "MB/token", "GB/s", "of memory", "cached", "ours is"):
         table.add_column(heading, justify="right", no_wrap=True)

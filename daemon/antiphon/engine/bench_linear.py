@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from antiphon.engine.bench_case import SEED, Case, Kernel, Load, furthest
 from antiphon.engine.bench_memory import memory_of
+from antiphon.model.precision import GROUP
 from antiphon_kernels.linear import format as fmt
 from antiphon_kernels.linear import numba_cpu, reference
 from antiphon_kernels.linear.layout import describe, lay_out, sizes_of
@@ -19,6 +20,11 @@ from antiphon_kernels.linear.space import scratch_bytes
 _FORMATS = {
     "linear-int8": (fmt.INT8_ROWS, "weights in int8, a scale for each output"),
     "linear-int16": (fmt.INT16_ROWS, "weights in 16 bits, a scale for each output"),
+    "linear-int8-groups": (fmt.INT8_GROUPS, f"weights in int8, a scale for every {GROUP} inputs"),
+    "linear-int4": (fmt.INT4_GROUPS, f"weights in 4 bits, a scale for every {GROUP} inputs"),
+    "linear-fp32": (fmt.FLOAT32, "weights in float32"),
+    "linear-bf16": (fmt.BFLOAT16, "weights in bfloat16"),
+    "linear-fp16": (fmt.FLOAT16, "weights in float16"),
 }
 
 
@@ -35,8 +41,9 @@ def _linear(form: int, load: Load) -> Case:
     rng = np.random.default_rng(SEED)
     outputs, inputs, rows = load.spec.ffn_dim, load.spec.n_embd, load.rows
     values, given = _random(form, outputs, inputs, rng)
-    matrix = describe(form, outputs, inputs)
-    nbytes, floats = sizes_of(form, outputs, inputs)
+    group = GROUP if form in (fmt.INT8_GROUPS, fmt.INT4_GROUPS) else 0
+    matrix = describe(form, outputs, inputs, group=group)
+    nbytes, floats = sizes_of(form, outputs, inputs, group=group)
     interleave = vnni_bits() > 0
     weights = memory_of(nbytes).view(np.uint8 if interleave else np.int8)[:nbytes]
     scales = np.zeros(floats, np.float32)
@@ -62,12 +69,12 @@ def _linear(form: int, load: Load) -> Case:
 
     def difference() -> float:
         call()
-        return furthest(out, reference.linear(form, values, given, x))
+        return furthest(out, reference.linear(form, values, given, x, group=group))
 
     return Case(
         size=f"{outputs} x {inputs}, {rows} rows",
         call=call,
-        plain=lambda: reference.linear(form, values, given, x),
+        plain=lambda: reference.linear(form, values, given, x, group=group),
         nbytes=nbytes + scales.nbytes + x.nbytes + out.nbytes,
         operations=2 * rows * outputs * inputs,
         difference=difference,
@@ -76,8 +83,14 @@ def _linear(form: int, load: Load) -> Case:
 
 def _random(
     form: int, outputs: int, inputs: int, rng: np.random.Generator
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32] | None]:
     """Weights and scales of a matrix in `form`."""
-    most, dtype = (fmt.LEVELS, np.int16) if form == fmt.INT16_ROWS else (127, np.int8)
-    values = rng.integers(-most, most + 1, (outputs, inputs)).astype(dtype)
-    return values, rng.uniform(0.5, 1.5, outputs).astype(np.float32)
+    if form >= fmt.FLOAT32:
+        return rng.standard_normal((outputs, inputs)).astype(np.float32), None
+    low, high = {fmt.INT16_ROWS: (-fmt.LEVELS, fmt.LEVELS), fmt.INT4_GROUPS: (-8, 7)}.get(form, (-127, 127))
+    values = rng.integers(low, high + 1, (outputs, inputs))
+    groups = -(-inputs // GROUP)
+    size = (outputs, groups) if form in (fmt.INT8_GROUPS, fmt.INT4_GROUPS) else (outputs,)
+    return values.astype(np.int16 if form == fmt.INT16_ROWS else np.int8), rng.uniform(0.5, 1.5, size).astype(
+        np.float32
+    )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from antiphon.engine.bench import Contender
 from antiphon_kernels.memory_read import numba_cpu
@@ -25,6 +26,7 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _USUAL_CACHE = 64 << 20  # where the system does not tell how large its last cache is
 _PAGE = 2 << 20
 _A_RUN = 256 << 20  # bytes read in a run at least, beside which starting the threads takes no time
+_A_DEVICES_RUN = 4 << 30  # the same of a GPU, beside which its launches take none
 
 
 def last_cache_bytes() -> int:
@@ -49,7 +51,8 @@ def large_bytes() -> int:
 def memory_of(nbytes: int) -> Memory:
     """`nbytes` (rounded up to whole 2 MiB pages) of memory that was written to, so that all of it is there."""
     size = -(-nbytes // _PAGE) * _PAGE
-    room = mmap.mmap(-1, size + _PAGE)
+    # Private, or Linux would take it for a file in memory, which has small pages.
+    room = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         room.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(room, np.uint8)
@@ -79,3 +82,19 @@ def _reading(memory: Memory, nbytes: int, threads: int) -> Callable[[], Sequence
             return [8 * each * threads * passes / (time.perf_counter() - began) / 1e9]
 
     return run
+
+
+def device_reader(device: str, *, name: str, nbytes: int) -> Contender:
+    """Reads `nbytes` of the memory of a device of PyTorch's, gigabytes a second."""
+    numbers = torch.zeros(max(1, nbytes // 4), dtype=torch.float32, device=device)
+    passes = max(2, -(-_A_DEVICES_RUN // (4 * numbers.numel())))
+
+    def run() -> list[float]:
+        numbers.sum().item()  # all that was asked for before is done
+        began = time.perf_counter()
+        for _ in range(passes - 1):
+            numbers.sum()
+        numbers.sum().item()
+        return [4 * numbers.numel() * passes / (time.perf_counter() - began) / 1e9]
+
+    return Contender(name=name, threads=1, run=run)

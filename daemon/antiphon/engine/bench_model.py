@@ -10,14 +10,19 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from antiphon.engine.cpu_runner import CpuRunner
 from antiphon.engine.runner import Draw, Feed, Floats, Ids, Runner
-from antiphon.model import rwkv7
+from antiphon.model import reference
 from antiphon.model.spec import ModelSpec, Version
+from antiphon_kernels.linear import format as fmt
+from antiphon_kernels.linear.format import LEVELS
+from antiphon_kernels.linear.layout import sizes_of
 
 Run = Callable[[], Sequence[float]]
 
@@ -28,7 +33,15 @@ _SEED = 1
 _TEMPERATURE, _TOP_P = 1.0, 0.98
 _LOOKED_AT = 32  # ids by which the share of idle hidden units is judged
 _TIMES = 300  # of what takes microseconds
-_LEVELS = 127 * 256 + 127  # see antiphon_kernels.linear
+
+
+class Tensors(Protocol):
+    """Where a runner's weights came from, as far as it is looked at here."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    def read(self, name: str) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +101,7 @@ def decoding(runner: Runner, ids: Ids, *, timelines: int, repeats: int) -> Run:
         began = time.perf_counter()
         for at in range(ids.size):
             runner.run([Feed(memory=memory, ids=ids[at : at + 1]) for memory in memories])
+        _ = memories[-1].logits  # waits for a GPU
         return timelines * ids.size / (time.perf_counter() - began)
 
     return lambda: [once() for _ in range(repeats)]
@@ -100,13 +114,14 @@ def prefilling(runner: Runner, ids: Ids, *, repeats: int) -> Run:
         memory = runner.new_memory()
         began = time.perf_counter()
         runner.run([Feed(memory=memory, ids=ids)])
+        _ = memory.logits  # waits for a GPU
         return ids.size / (time.perf_counter() - began)
 
     return lambda: [once() for _ in range(repeats)]
 
 
-def plain(weights: Mapping[str, Tensor], ids: Ids, *, at_once: int, threads: int) -> Run:
-    """Tokens a second of the definition in PyTorch on float32 `weights` of an RWKV-7, `at_once` ids a call."""
+def plain(spec: ModelSpec, weights: Mapping[str, Tensor], ids: Ids, *, at_once: int, threads: int) -> Run:
+    """Tokens a second of the definition in PyTorch on float32 `weights`, `at_once` ids a call."""
 
     def run() -> list[float]:
         before = torch.get_num_threads()
@@ -116,7 +131,7 @@ def plain(weights: Mapping[str, Tensor], ids: Ids, *, at_once: int, threads: int
                 tokens, state = torch.from_numpy(ids.astype(np.int64)), None
                 began = time.perf_counter()
                 for part in tokens.split(at_once):
-                    _, state = rwkv7.sequence(weights, part, state)
+                    _, state = reference.sequence(spec, weights, part, state)
                 return [ids.size / (time.perf_counter() - began)]
         finally:
             torch.set_num_threads(before)
@@ -124,36 +139,50 @@ def plain(weights: Mapping[str, Tensor], ids: Ids, *, at_once: int, threads: int
     return run
 
 
-def idle_share(runner: Runner, tensors: Mapping[str, Tensor], ids: Ids) -> float:
-    """Share of the channel mix's hidden units that are zero on `ids`, so that the step skips their weights.
+def idle_share(runner: Runner, source: Tensors, ids: Ids) -> float:
+    """Share of the channel mix's hidden units that are zero on `ids`, whose weights a step may skip.
 
-    `tensors` are those that the runner was made of. Only for RWKV-7, where the state tells what the hidden units saw.
+    `source` is what the runner was made of. The state tells what the hidden units saw: its last numbers for a layer.
     """
     spec, memory = runner.spec, runner.new_memory()
-    idle = units = 0
+    inputs = []
     for at in range(min(ids.size, _LOOKED_AT)):
-        before = _channel_inputs(spec, memory.state)
+        inputs.append(_channel_inputs(spec, memory.state))
         runner.run([Feed(memory=memory, ids=ids[at : at + 1])])
-        for layer, (last, now) in enumerate(zip(before, _channel_inputs(spec, memory.state), strict=True)):
-            ffn = f"blocks.{layer}.ffn"
-            x = now + (last - now) * tensors[f"{ffn}.x_k"].float().flatten()
-            hidden = torch.relu(_times(tensors, f"{ffn}.key.weight", x)) ** 2
-            idle += int((hidden / hidden.max() * _LEVELS < 0.5).sum())  # these round to zero
-            units += spec.ffn_dim
-    return idle / units
+    seen = torch.from_numpy(np.stack([*inputs, _channel_inputs(spec, memory.state)]))
+    last, now, idle = seen[:-1], seen[1:], 0.0
+    for layer in range(spec.n_layer):
+        x = _shifted(source, f"blocks.{layer}.ffn", last[:, layer], now[:, layer])
+        hidden = torch.relu(x @ source.read(f"blocks.{layer}.ffn.key.weight").float().T) ** 2
+        peak = hidden.amax(dim=1, keepdim=True).clamp(min=1e-30)
+        idle += float((hidden / peak * LEVELS < 0.5).float().mean())  # these round to zero
+    return idle / spec.n_layer
 
 
 def token_bytes(runner: Runner, *, idle: float, rows: int) -> int:
     """Bytes that a token reads when `rows` share a reading: its part of the weights, and a state of its own.
 
-    The embedding is left out: a token reads one row of it. idle: share of the hidden units whose weights are skipped,
-    which happens only to one row alone.
+    idle: share of the hidden units whose weights are skipped, which happens only to one row alone, and only where the
+    weights lie so that they can be.
     """
-    spec = runner.spec
-    weights = runner.nbytes - spec.vocab_size * spec.n_embd
+    weights, skippable = _weights_bytes(runner)
     if rows == 1:
-        weights -= round(idle * weights * spec.ffn_dim * spec.n_embd * spec.n_layer / _multiplied(spec))
+        weights -= round(idle * skippable)
     return weights // rows + 4 * runner.state_len
+
+
+def _weights_bytes(runner: Runner) -> tuple[int, int]:
+    """(bytes of weights that a token reads, how many of them belong to hidden units)."""
+    spec = runner.spec
+    if not isinstance(runner, CpuRunner):
+        return runner.nbytes - spec.vocab_size * spec.n_embd, 0
+    program = runner.program
+    by_input = [row for row in program.matrices if row[fmt.ORDER] == fmt.BY_INPUT]
+    skippable = sum(
+        sizes_of(int(row[fmt.FORMAT]), int(row[fmt.OUTPUTS]), int(row[fmt.INPUTS]), order=fmt.BY_INPUT)[0]
+        for row in by_input
+    )
+    return program.bytes_per_token + program.floats.nbytes, skippable
 
 
 def operations(spec: ModelSpec) -> int:
@@ -170,14 +199,14 @@ def _multiplied(spec: ModelSpec) -> int:
     )
 
 
-def _channel_inputs(spec: ModelSpec, state: Floats) -> list[Tensor]:
-    """What the channel mix of each layer was last fed."""
-    if spec.version is not Version.V7:
-        raise ValueError(f"the hidden units of an RWKV-{spec.version} cannot be told from its state")
-    return [layer.ffn_x for layer in rwkv7.unpack(spec, torch.from_numpy(state.copy()))]
+def _channel_inputs(spec: ModelSpec, state: Floats) -> Floats:
+    """What the channel mix of each layer was last fed [L, D]."""
+    return state.reshape(spec.n_layer, -1)[:, -spec.n_embd :].copy()
 
 
-def _times(tensors: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-    scale = tensors.get(f"{name}.scale")
-    outputs = tensors[name].float() @ x
-    return outputs if scale is None else outputs * scale
+def _shifted(source: Tensors, ffn: str, last: Tensor, now: Tensor) -> Tensor:
+    """What the hidden units see of two tokens: RWKV-4 and 5 say how much of the present one, others of the last."""
+    version = source.spec.version
+    name = {Version.V7: "x_k", Version.V6: "time_maa_k"}.get(version, "time_mix_k")
+    mix = source.read(f"{ffn}.{name}").float().flatten()
+    return now + (last - now) * (1 - mix if name == "time_mix_k" else mix)
