@@ -140,7 +140,7 @@ def test_neither_company_nor_threads_nor_pauses_change_a_bit(name: str) -> None:
     alone = fed(of, ids, [24])
     state, logits = memory(of)
     company = [Segment(state=s, logits=lo, ids=ids_of(spec, 1 + n, seed=n)) for n in range(5) for s, lo in [memory(of)]]
-    slab = Slab(of, [*company[:2], Segment(state=state, logits=logits, ids=ids), *company[2:]])
+    slab = Slab(of, [*company[:2], Segment(state=state, logits=logits, ids=ids), *company[2:]], threads=3)
     crew = Crew(3)
     while not slab.done:
         slab.run(slab.at + 1, crew=crew)

@@ -97,11 +97,20 @@ class CpuRunner:
 
     @classmethod
     def of_source(
-        cls, source: Source, precision: Precision, *, start_state: Floats | None = None, threads: int | None = None
+        cls,
+        source: Source,
+        precision: Precision,
+        *,
+        start_state: Floats | None = None,
+        threads: int | None = None,
+        interleave: bool | None = None,
     ) -> CpuRunner:
-        """Lay an opened model out in `precision`, one tensor after another. Raises FileError."""
-        weights, eps = HeldWeights(source, precision), source.ln_x_eps
-        program = any_version.build(weights, interleave=vnni_bits() > 0, ln_x_eps=eps)
+        """Lay an opened model out in `precision`, one tensor after another. Raises FileError.
+
+        interleave: whether for the byte products of this processor, None = where it has them.
+        """
+        interleave = vnni_bits() > 0 if interleave is None else interleave
+        program = any_version.build(HeldWeights(source, precision), interleave=interleave, ln_x_eps=source.ln_x_eps)
         return cls(spec=source.spec, program=program, start_state=start_state, threads=threads)
 
     @property
@@ -137,7 +146,8 @@ class CpuRunner:
         end = int(np.searchsorted(units, units[at] + budget_ns / self._pace_ns[many], side="right")) - 1
         end = min(max(end, at + 1), len(self.program.ops))
         began_ns = time.perf_counter_ns()
-        if self._crew.threads > 1 and self._crew_lock.acquire(blocking=False):
+        # A slab of one row is never handed from one thread to more, nor back.
+        if self._crew.threads > 1 and self._crew_lock.acquire(blocking=slab.rows == 1):
             try:
                 slab.run(end, crew=self._crew)
             finally:
@@ -200,7 +210,7 @@ class CpuRunning:
         while True:
             if self._slab is None:
                 taken, self._waiting = cut(self._waiting)
-                self._slab = Slab(self._runner.program, taken, scratch=self._scratch)
+                self._slab = Slab(self._runner.program, taken, threads=self._runner.threads, scratch=self._scratch)
                 self._scratch = self._slab.scratch
             self._runner.advance(self._slab, left_ns)
             if self._slab.done:

@@ -21,7 +21,7 @@ from antiphon_kernels.linear.format import BLOCK, INPUTS_PAD, up
 from antiphon_kernels.linear.layout import describe, lay_out, sizes_of
 from antiphon_kernels.linear.space import scratch_bytes
 from antiphon_kernels.program import ops as op_at
-from antiphon_kernels.program.ops import OFFSET, OP_COLUMNS, SIZE, Program
+from antiphon_kernels.program.ops import OFFSET, OP_COLUMNS, OWN, SIZE, Program
 
 Array = npt.NDArray[Any]
 
@@ -76,12 +76,12 @@ class Builder:
         self._matrices: list[npt.NDArray[np.int64]] = []
         self._ops: list[npt.NDArray[np.int64]] = []
         self._costs: list[int] = []
-        self._slots: list[int] = []
+        self._slots: list[tuple[int, bool]] = []
         self._acts: list[int] = []
 
-    def slot(self, size: int) -> int:
-        """A new slot of at least `size` numbers a row, and whole blocks of them."""
-        self._slots.append(up(size, BLOCK))
+    def slot(self, size: int, *, own: bool = False) -> int:
+        """A new slot of at least `size` numbers a row, and whole blocks of them; for `own` see ops.py."""
+        self._slots.append((up(size, BLOCK), own))
         return len(self._slots) - 1
 
     def act(self, inputs: int) -> int:
@@ -153,6 +153,10 @@ class Builder:
 
     def meet(self) -> None:
         """All threads meet after the operation appended last."""
+        self._ops[-1][[op_at.MEET, op_at.MEET_ONE]] = 1
+
+    def meet_rows(self) -> None:
+        """The same where threads have shared rows; a thread that does a single row for itself goes on."""
         self._ops[-1][op_at.MEET] = 1
 
     def linear(self, act: int, source: int, matrix: int, to: int, *, turn: int = 0) -> None:
@@ -174,7 +178,7 @@ class Builder:
         weights.flags.writeable = floats.flags.writeable = False
         embedding, scale = self.weights.embedding()
         vocab, width = embedding.shape
-        slots, acts = _table(self._slots), _table(self._acts)
+        slots, acts = _table(self._slots), _table([(size, True) for size in self._acts])
         sizes = np.zeros(op_at.SIZES, np.int64)
         sizes[op_at.WIDTH], sizes[op_at.N_HEAD], sizes[op_at.HEAD_SIZE], sizes[op_at.VOCAB] = (
             width, n_head, head_size, vocab,
@@ -182,7 +186,9 @@ class Builder:
         sizes[op_at.HEAD_WIDTH] = up(vocab, BLOCK)
         matrices = np.stack(self._matrices)
         sizes[op_at.SCRATCH_BYTES] = scratch_bytes(matrices)
-        sizes[op_at.SLOT_FLOATS], sizes[op_at.ACT_BYTES] = slots[:, SIZE].sum(), acts[:, SIZE].sum()
+        own = slots[:, OWN] == 1
+        sizes[op_at.SHARED_FLOATS], sizes[op_at.OWN_FLOATS] = slots[~own, SIZE].sum(), slots[own, SIZE].sum()
+        sizes[op_at.ACT_BYTES] = acts[:, SIZE].sum()
         return Program(
             weights=weights,
             floats=floats,
@@ -210,10 +216,12 @@ class Builder:
         return [(a, b, size * (b - a) // blocks) for a, b in itertools.pairwise(edges) if b > a]
 
 
-def _table(sizes: list[int]) -> npt.NDArray[np.int64]:
-    table = np.zeros((len(sizes), 2), np.int64)
-    table[:, SIZE] = sizes
-    table[1:, OFFSET] = np.cumsum(sizes)[:-1]
+def _table(sizes: list[tuple[int, bool]]) -> npt.NDArray[np.int64]:
+    table = np.zeros((len(sizes), 3), np.int64)
+    ends = {False: 0, True: 0}
+    for row, (size, own) in zip(table, sizes, strict=True):
+        row[[OFFSET, SIZE, OWN]] = ends[own], size, own
+        ends[own] += size
     return table
 
 

@@ -62,17 +62,19 @@ def copy(source: Any, out: Any) -> None:
 
 
 @piece
-def apply(function: int, x: Any) -> None:
-    """x = function(x), one of those in ops.py."""
+def apply(function: int, x: Any, out: Any) -> None:
+    """out = function(x), one of those in ops.py."""
     if function == TANH:
-        for i in range(x.size):
-            x[i] = tanh(x[i])
+        for i in range(out.size):
+            out[i] = tanh(x[i])
     elif function == SIGMOID:
-        for i in range(x.size):
-            x[i] = sigmoid(x[i])
+        for i in range(out.size):
+            out[i] = sigmoid(x[i])
     elif function == RELU_SQUARED:
-        for i in range(x.size):
-            x[i] = np.float32(0) if x[i] < 0 else x[i] * x[i]  # a NaN stays one
+        for i in range(out.size):
+            out[i] = np.float32(0) if x[i] < 0 else x[i] * x[i]  # a NaN stays one
     elif function == SILU:
-        for i in range(x.size):
-            x[i] = x[i] * sigmoid(x[i])
+        for i in range(out.size):
+            out[i] = x[i] * sigmoid(x[i])
+    else:
+        copy(x, out)

@@ -27,8 +27,10 @@ class Frame:
         while has(weights, f"blocks.{self.layers}.ln1.weight"):
             self.layers += 1
         self.b = b = Builder(weights, interleave=interleave)
-        self.x, self.normed, self.out, self.y = (b.slot(self.width) for _ in range(4))
-        self.mixed = {name: b.slot(self.width) for name in mixes}
+        self.x, self.normed = b.slot(self.width, own=True), b.slot(self.width, own=True)
+        self.out, self.y = b.slot(self.width), b.slot(self.width)
+        self._rounded = b.slot(max(self.width, self.ffn_dim), own=True)
+        self.mixed = {name: b.slot(self.width, own=True) for name in mixes}
         self.made = {name: b.slot(self.width) for name in mixes}
         self.acts = {name: b.act(self.width) for name in mixes}
         self.last = b.act(self.width)
@@ -39,7 +41,7 @@ class Frame:
         b = self.b
         weight, bias = b.vector("blocks.0.ln0.weight", self.width), b.vector("blocks.0.ln0.bias", self.width)
         b.op(ops.BEGIN, self.x, weight, bias)
-        b.meet()
+        b.meet_rows()
 
     def norm(self, name: str, *, after_another: bool) -> None:
         """What the half before gave onto x, if there was one, and x normed."""
@@ -49,7 +51,7 @@ class Frame:
             b.op(ops.ADD_NORM, self.out, self.x, self.normed, weight, bias)
         else:
             b.op(ops.NORM, self.x, self.normed, weight, bias)
-        b.meet()
+        b.meet_rows()
 
     def mix(self, name: str, tensor: str, place: int) -> None:
         """The token shift `name`; `time_mix` tensors hold the share of the present token, others that before it."""
@@ -58,20 +60,23 @@ class Frame:
         weight = b.vector(tensor, self.width, made=made)
         b.op(ops.MIX, self.normed, place, weight, self.mixed[name], self.acts[name])
 
-    def linears(self, at: str, names: str, place: int) -> None:
-        """The square matrices of the time mixing; the state keeps what they were given."""
+    def linears(self, at: str, names: str) -> None:
+        """The square matrices of the time mixing."""
         b = self.b
         for turn, name in enumerate(names):
             square = b.matrix(f"{at}{LINEARS[name]}.weight", (self.width, self.width))
             b.linear(self.acts[name], self.mixed[name], square, self.made[name], turn=turn)
-        b.op(ops.KEEP, self.normed, place)
+
+    def keep(self, place: int) -> None:
+        """The state takes `normed`; to be said where no thread can still be at the token shifts, which read it."""
+        self.b.op(ops.KEEP, self.normed, place)
 
     def output(self, at: str) -> None:
         """y through the output matrix, into out."""
         b = self.b
-        b.op(ops.ROUND, self.y, self.last, PLAIN, self.width)
-        b.meet()
-        b.linear(self.last, self.y, b.matrix(f"{at}output.weight", (self.width, self.width)), self.out)
+        b.op(ops.ROUND, self.y, self.last, PLAIN, self.width, self._rounded)
+        b.meet_rows()
+        b.linear(self.last, self._rounded, b.matrix(f"{at}output.weight", (self.width, self.width)), self.out)
         b.meet()
 
     def channel_mix(self, number: int, *, mix: str, place: int) -> None:
@@ -81,17 +86,17 @@ class Frame:
         at += "ffn."
         for name in "kr":
             self.mix(name, f"{at}{mix}_{name}", place)
-        b.meet()
+        b.meet_rows()
         key = b.matrix(f"{at}key.weight", (self.ffn_dim, width))
         b.linear(self.acts["k"], self.mixed["k"], key, self._hidden)
         receptance = b.matrix(f"{at}receptance.weight", (width, width))
         b.linear(self.acts["r"], self.mixed["r"], receptance, self.made["r"], turn=1)
-        b.op(ops.KEEP, self.normed, place)
         b.meet()
-        b.op(ops.ROUND, self._hidden, self._hidden_act, RELU_SQUARED, self.ffn_dim)
-        b.meet()
+        self.keep(place)
+        b.op(ops.ROUND, self._hidden, self._hidden_act, RELU_SQUARED, self.ffn_dim, self._rounded)
+        b.meet_rows()
         value = b.matrix(f"{at}value.weight", (width, self.ffn_dim), often_zero=True)
-        b.linear(self._hidden_act, self._hidden, value, self.out)
+        b.linear(self._hidden_act, self._rounded, value, self.out)
         b.meet()
         b.op(ops.GATE, self.out, self.made["r"])
         b.meet()
@@ -100,10 +105,10 @@ class Frame:
         """Onto x what is left, and the logits."""
         b, width = self.b, self.width
         b.op(ops.ADD, self.out, self.x)
-        b.meet()
+        b.meet_rows()
         weight, bias = b.vector("ln_out.weight", width), b.vector("ln_out.bias", width)
         b.op(ops.HEAD_ROUND, self.x, self.normed, self.last, weight, bias)
-        b.meet()
+        b.meet_rows()
         b.head(self.last, self.normed, b.matrix("head.weight", (self.vocab, width)))
         b.meet()
         b.op(ops.FINISH)

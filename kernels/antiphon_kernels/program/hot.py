@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon_kernels.program import numba_cpu
-from antiphon_kernels.program.ops import MEET, Program
+from antiphon_kernels.program.ops import MEET_ONE, Program
 from antiphon_kernels.program.slab import Scratch
 
 Floats = npt.NDArray[np.float32]
@@ -38,9 +38,9 @@ class Step:
         )  # fmt: skip
         self._arguments = (
             program.weights, program.floats, program.matrices, program.ops, program.slots, program.acts, program.sizes,
-            slab, Scratch(program, 1).arrays(1), 0, len(program.ops),
+            slab, Scratch(program, 1, threads=threads).arrays(1), 0, len(program.ops),
         )  # fmt: skip
-        self._arrivals = int(program.ops[:, MEET].sum()) * threads
+        self._arrivals = int(program.ops[:, MEET_ONE].sum()) * threads
         self._jobs = 0
         self._open = True
         self._wake = [threading.Semaphore(0) for _ in range(threads)]

@@ -18,6 +18,7 @@ from antiphon_kernels.program import ops as op_at
 from antiphon_kernels.program.elements import LN_EPS, add, apply, copy, gate, layer_norm, mix, mix_by
 from antiphon_kernels.program.memory import add_to, borrowed, pause, seen
 from antiphon_kernels.program.ops import (
+    ACT_BYTES,
     ADD,
     ADD_NORM,
     BEGIN,
@@ -34,12 +35,16 @@ from antiphon_kernels.program.ops import (
     KEEP,
     LINEAR,
     MEET,
+    MEET_ONE,
     MIX,
     MIX_BY,
     NORM,
     OFFSET,
+    OWN,
+    OWN_FLOATS,
     ROUND,
     SCRATCH_BYTES,
+    SHARED_FLOATS,
     SIZE,
     SUMS_4,
     VOCAB,
@@ -74,6 +79,10 @@ def run(
     (embedded, before, segments, starts, states, wanted, targets, homes, nats) = slab
     (work, high, low, q, totals, steps, head) = scratch
     rows, count = before.size, wanted.size
+    each = rows == 1  # every thread works out for itself what is not shared, see ops.py
+    own = thread if each else 0
+    slots = _placed(slots, rows, sizes[SHARED_FLOATS] * rows + sizes[OWN_FLOATS] * own)
+    acts = _placed(acts, rows, sizes[ACT_BYTES] * own)
     width = sizes[WIDTH]
     spare = np.empty(2 * sizes[HEAD_SIZE], np.float32)
     products = np.empty(sizes[SCRATCH_BYTES], np.uint8)
@@ -96,7 +105,7 @@ def run(
                 if first < last:
                     multiply(
                         weights, floats, matrix, _slot(work, slots, b, rows), slots[b, SIZE],
-                        _act(high, low, q, totals, steps, acts, a, rows), rows, first, last,
+                        _act(high, low, q, totals, steps, acts, a, rows, own), rows, first, last,
                         _slot(work, slots, d, rows), slots[d, SIZE], products,
                     )  # fmt: skip
             elif code == HEADS_7:
@@ -107,85 +116,86 @@ def run(
                 _sums_4(floats, op, work, slots, width, states, starts, rows, thread, threads)
             elif code == MIX:
                 for row in range(rows):
-                    if (row + number) % threads == thread:
-                        x = _row(work, slots, a, rows, row, width)
-                        out = _row(work, slots, d, rows, row, width)
+                    if each or (row + number) % threads == thread:
+                        x = _row(work, slots, a, row, width)
+                        out = _row(work, slots, d, row, width)
                         weight = window(floats, c, width)
                         if before[row] < 0:
                             mix(x, borrowed(states[segments[row]] + 4 * b, width), weight, out)
                         else:
-                            mix(x, _row(work, slots, a, rows, row - 1, width), weight, out)
-                        _round(weights, work, slots, d, high, low, q, totals, steps, acts, e, rows, row, width)
+                            mix(x, _row(work, slots, a, row - 1, width), weight, out)
+                        _round(weights, work, slots, d, high, low, q, totals, steps, acts, e, rows, own, row, width)
             elif code == MIX_BY:
                 for row in range(rows):
-                    if (row + number) % threads == thread:
-                        x, weight = _row(work, slots, a, rows, row, width), window(floats, c, width)
-                        out = _row(work, slots, d, rows, row, width)
-                        more = _row(work, slots, op[FIRST + 5], rows, row, width)
+                    if each or (row + number) % threads == thread:
+                        x, weight = _row(work, slots, a, row, width), window(floats, c, width)
+                        out = _row(work, slots, d, row, width)
+                        more = _row(work, slots, op[FIRST + 5], row, width)
                         if before[row] < 0:
                             mix_by(x, borrowed(states[segments[row]] + 4 * b, width), weight, more, out)
                         else:
-                            mix_by(x, _row(work, slots, a, rows, row - 1, width), weight, more, out)
-                        _round(weights, work, slots, d, high, low, q, totals, steps, acts, e, rows, row, width)
+                            mix_by(x, _row(work, slots, a, row - 1, width), weight, more, out)
+                        _round(weights, work, slots, d, high, low, q, totals, steps, acts, e, rows, own, row, width)
             elif code == GATE:
                 for row in range(rows):
                     if row % threads == thread:
-                        gate(_row(work, slots, a, rows, row, width), _row(work, slots, b, rows, row, width))
+                        gate(_row(work, slots, a, row, width), _row(work, slots, b, row, width))
             elif code == ROUND:
                 for row in range(rows):
-                    if (row + number) % threads == thread:
-                        apply(c, _row(work, slots, a, rows, row, d))
-                        _round(weights, work, slots, a, high, low, q, totals, steps, acts, b, rows, row, d)
+                    if each or (row + number) % threads == thread:
+                        apply(c, _row(work, slots, a, row, d), _row(work, slots, e, row, d))
+                        _round(weights, work, slots, e, high, low, q, totals, steps, acts, b, rows, own, row, d)
             elif code in (ADD_NORM, ADD):
                 for row in range(rows):
-                    if row % threads == thread:
-                        x = _row(work, slots, b, rows, row, width)
-                        add(_row(work, slots, a, rows, row, width), x)
+                    if each or row % threads == thread:
+                        x = _row(work, slots, b, row, width)
+                        add(_row(work, slots, a, row, width), x)
                         if code == ADD_NORM:
-                            out = _row(work, slots, c, rows, row, width)
+                            out = _row(work, slots, c, row, width)
                             layer_norm(x, out, window(floats, d, width), window(floats, e, width), LN_EPS)
             elif code == NORM:
                 for row in range(rows):
-                    if row % threads == thread:
-                        x, out = _row(work, slots, a, rows, row, width), _row(work, slots, b, rows, row, width)
+                    if each or row % threads == thread:
+                        x, out = _row(work, slots, a, row, width), _row(work, slots, b, row, width)
                         layer_norm(x, out, window(floats, c, width), window(floats, d, width), LN_EPS)
             elif code == KEEP:
                 for segment in range(states.size):
                     if segment % threads == thread:
-                        x = _row(work, slots, a, rows, starts[segment + 1] - 1, width)
+                        x = _row(work, slots, a, starts[segment + 1] - 1, width)
                         copy(x, borrowed(states[segment] + 4 * b, width))
             elif code == BEGIN:
                 for row in range(rows):
-                    if row % threads == thread:
-                        x, out = window(embedded, row * width, width), _row(work, slots, a, rows, row, width)
+                    if each or row % threads == thread:
+                        x, out = window(embedded, row * width, width), _row(work, slots, a, row, width)
                         layer_norm(x, out, window(floats, b, width), window(floats, c, width), LN_EPS)
             elif code == HEAD_ROUND:
                 for place in range(count):
-                    if place % threads == thread:
+                    if each or place % threads == thread:
                         x, out = (
-                            _row(work, slots, a, rows, wanted[place], width),
-                            _row(work, slots, b, rows, place, width),
+                            _row(work, slots, a, wanted[place], width),
+                            _row(work, slots, b, place, width),
                         )
                         layer_norm(x, out, window(floats, d, width), window(floats, e, width), LN_EPS)
-                        _round(weights, work, slots, b, high, low, q, totals, steps, acts, c, rows, place, width)
+                        _round(weights, work, slots, b, high, low, q, totals, steps, acts, c, rows, own, place, width)
             elif code == HEAD:
                 matrix = matrices[c]
                 first, last = _share(d, e, thread, threads, op[FIRST + 5])
+                straight = count == 1 and homes[0] != 0
                 if first < last and count:
                     multiply(
                         weights, floats, matrix, _slot(work, slots, b, rows), slots[b, SIZE],
-                        _act(high, low, q, totals, steps, acts, a, rows), count, first, last,
-                        head, sizes[HEAD_WIDTH], products,
+                        _act(high, low, q, totals, steps, acts, a, rows, own), count, first, last,
+                        borrowed(homes[0], sizes[VOCAB]) if straight else head, sizes[HEAD_WIDTH], products,
                     )  # fmt: skip
             elif code == FINISH:
                 for place in range(count):
                     if place % threads == thread:
                         logits = window(head, place * sizes[HEAD_WIDTH], sizes[VOCAB])
-                        if homes[place]:
+                        if homes[place] and count > 1:
                             copy(logits, borrowed(homes[place], sizes[VOCAB]))
                         if targets[place] >= 0:
                             nats[place] = cost(logits, targets[place])
-            if op[MEET] and threads > 1:
+            if threads > 1 and op[MEET_ONE if each else MEET]:
                 met += threads
                 if add_to(meeting, ARRIVED, ONE) < met:
                     while seen(meeting, ARRIVED) < met:
@@ -236,14 +246,14 @@ def _heads_7(
         for row in range(starts[segment], starts[segment + 1]):
             heads7.head_row(
                 floats, op, at, wkv,
-                _part(work, slots, op[heads7.R], rows, row, at, size),
-                _part(work, slots, op[heads7.W], rows, row, at, size),
-                _part(work, slots, op[heads7.K], rows, row, at, size),
-                _part(work, slots, op[heads7.V], rows, row, at, size),
-                _part(work, slots, op[heads7.A], rows, row, at, size),
-                _part(work, slots, op[heads7.G], rows, row, at, size),
-                _part(work, slots, op[heads7.V_FIRST], rows, row, at, size),
-                _part(work, slots, op[heads7.Y], rows, row, at, size),
+                _part(work, slots, op[heads7.R], row, at, size),
+                _part(work, slots, op[heads7.W], row, at, size),
+                _part(work, slots, op[heads7.K], row, at, size),
+                _part(work, slots, op[heads7.V], row, at, size),
+                _part(work, slots, op[heads7.A], row, at, size),
+                _part(work, slots, op[heads7.G], row, at, size),
+                _part(work, slots, op[heads7.V_FIRST], row, at, size),
+                _part(work, slots, op[heads7.Y], row, at, size),
                 kappa, passing,
             )  # fmt: skip
 
@@ -263,12 +273,12 @@ def _heads_5(
         for row in range(starts[segment], starts[segment + 1]):
             heads5.head_row(
                 floats, op, at, wkv,
-                _part(work, slots, op[heads5.R], rows, row, at, size),
-                _part(work, slots, w, rows, row, at, size),
-                _part(work, slots, op[heads5.K], rows, row, at, size),
-                _part(work, slots, op[heads5.V], rows, row, at, size),
-                _part(work, slots, g, rows, row, at, size),
-                _part(work, slots, op[heads5.Y], rows, row, at, size),
+                _part(work, slots, op[heads5.R], row, at, size),
+                _part(work, slots, w, row, at, size),
+                _part(work, slots, op[heads5.K], row, at, size),
+                _part(work, slots, op[heads5.V], row, at, size),
+                _part(work, slots, g, row, at, size),
+                _part(work, slots, op[heads5.Y], row, at, size),
                 window(spare, 0, size),
             )  # fmt: skip
 
@@ -287,42 +297,52 @@ def _sums_4(
         for row in range(starts[segment], starts[segment + 1]):
             sums4.part_row(
                 floats, op, at,
-                _part(work, slots, op[sums4.R], rows, row, at, size),
-                _part(work, slots, op[sums4.K], rows, row, at, size),
-                _part(work, slots, op[sums4.V], rows, row, at, size),
-                _part(work, slots, op[sums4.Y], rows, row, at, size),
+                _part(work, slots, op[sums4.R], row, at, size),
+                _part(work, slots, op[sums4.K], row, at, size),
+                _part(work, slots, op[sums4.V], row, at, size),
+                _part(work, slots, op[sums4.Y], row, at, size),
                 aa, bb, pp,
             )  # fmt: skip
 
 
 @piece
+def _placed(table: Any, rows: int, own_at: int) -> Any:
+    """[n, 2]: where in memory the slots or acts of this slab begin for this thread, and how wide they are."""
+    placed = np.empty((table.shape[0], 2), np.int64)
+    for i in range(table.shape[0]):
+        placed[i, OFFSET] = table[i, OFFSET] * rows + (own_at if table[i, OWN] else 0)
+        placed[i, SIZE] = table[i, SIZE]
+    return placed
+
+
+@piece
 def _slot(work: Any, slots: Any, slot: int, rows: int) -> Any:
     """A slot of the slab, all rows."""
-    return window(work, slots[slot, OFFSET] * rows, slots[slot, SIZE] * rows)
+    return window(work, slots[slot, OFFSET], slots[slot, SIZE] * rows)
 
 
 @piece
-def _row(work: Any, slots: Any, slot: int, rows: int, row: int, size: int) -> Any:
+def _row(work: Any, slots: Any, slot: int, row: int, size: int) -> Any:
     """The first `size` numbers of a row of a slot."""
-    return window(work, slots[slot, OFFSET] * rows + slots[slot, SIZE] * row, size)
+    return window(work, slots[slot, OFFSET] + slots[slot, SIZE] * row, size)
 
 
 @piece
-def _part(work: Any, slots: Any, slot: int, rows: int, row: int, at: int, size: int) -> Any:
+def _part(work: Any, slots: Any, slot: int, row: int, at: int, size: int) -> Any:
     """`size` numbers of a row of a slot, from the `at`-th on."""
-    return window(work, slots[slot, OFFSET] * rows + slots[slot, SIZE] * row + at, size)
+    return window(work, slots[slot, OFFSET] + slots[slot, SIZE] * row + at, size)
 
 
 @piece
-def _act(high: Any, low: Any, q: Any, totals: Any, steps: Any, acts: Any, act: int, rows: int) -> Any:
-    """An act of the slab, all rows, as the matrices take it."""
-    at, size = acts[act, OFFSET] * rows, acts[act, SIZE]
+def _act(high: Any, low: Any, q: Any, totals: Any, steps: Any, acts: Any, act: int, rows: int, own: int) -> Any:
+    """An act of the slab, all rows, as the matrices take it; `own`: which thread's, when each has its own."""
+    at, size = acts[act, OFFSET], acts[act, SIZE]
     return (
         window(high, at, size * rows),
         window(low, at, size * rows),
         window(q, at if q.size else 0, size * rows if q.size else 0),
         window(totals, at // 32, size // 32 * rows),
-        window(steps, act * rows, rows),
+        window(steps, (own * acts.shape[0] + act) * rows, rows),
         size,
     )
 
@@ -330,10 +350,10 @@ def _act(high: Any, low: Any, q: Any, totals: Any, steps: Any, acts: Any, act: i
 @piece
 def _round(
     weights: Any, work: Any, slots: Any, slot: int, high: Any, low: Any, q: Any, totals: Any, steps: Any, acts: Any,
-    act: int, rows: int, row: int, inputs: int,
+    act: int, rows: int, own: int, row: int, inputs: int,
 ) -> None:  # fmt: skip
     """The first `inputs` numbers of one row of a slot into an act."""
-    rounded = _act(high, low, q, totals, steps, acts, act, rows)
+    rounded = _act(high, low, q, totals, steps, acts, act, rows, own)
     source = _slot(work, slots, slot, rows)
     round_rows(weights, source, slots[slot, SIZE], row, row + 1, inputs, acts[act, SIZE], rounded)
 

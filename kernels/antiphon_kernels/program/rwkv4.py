@@ -27,9 +27,10 @@ def build(weights: Weights, *, interleave: bool) -> Program:
         at += "att."
         for name in "rkv":
             frame.mix(name, f"{at}time_mix_{name}", place)
+        b.meet_rows()
+        frame.linears(at, "rkv")
         b.meet()
-        frame.linears(at, "rkv", place)
-        b.meet()
+        frame.keep(place)
         u, log_w = b.vector(f"{at}time_first", width), b.vector(f"{at}time_decay", width, made=_log_decay)
         b.op(ops.SUMS_4, *(frame.made[name] for name in "rkv"), frame.y, place + width, u, log_w)
         b.meet()

@@ -37,9 +37,10 @@ def build(weights: Weights, *, interleave: bool, ln_x_eps: float = GROUP_NORM_EP
         at += "att."
         for name in mixes:
             frame.mix(name, f"{at}time_mix_{name}", place)
+        b.meet_rows()
+        frame.linears(at, mixes)
         b.meet()
-        frame.linears(at, mixes, place)
-        b.meet()
+        frame.keep(place)
         bonus_name = f"{at}time_first" if has(weights, f"{at}time_first") else f"{at}time_faaaa"
         for name in (f"{at}time_decay", bonus_name):
             if weights.shape(name) != shape:

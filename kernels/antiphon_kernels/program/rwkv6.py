@@ -29,9 +29,9 @@ def build(weights: Weights, *, interleave: bool) -> Program:
         raise ValueError(f"blocks.0.att.time_faaaa is {heads} x {head_size}, but emb.weight is {width} wide")
     shift_rank = weights.shape("blocks.0.att.time_maa_w2")[1]
     decay_rank = weights.shape("blocks.0.att.time_decay_w1")[1]
-    first, first_act = b.slot(width), b.act(width)
-    low = {name: (b.slot(shift_rank), b.act(shift_rank)) for name in MIXES}
-    slow, slow_act = b.slot(decay_rank), b.act(decay_rank)
+    first, first_act = b.slot(width, own=True), b.act(width)
+    low = {name: (b.slot(shift_rank), b.act(shift_rank), b.slot(shift_rank, own=True)) for name in MIXES}
+    slow, slow_act, slow_rounded = b.slot(decay_rank), b.act(decay_rank), b.slot(decay_rank, own=True)
     eps, per_layer = b.number(GROUP_NORM_EPS), 2 * width + width * head_size
     frame.begin()
     for layer in range(frame.layers):
@@ -39,30 +39,31 @@ def build(weights: Weights, *, interleave: bool) -> Program:
         frame.norm(at + "ln1", after_another=layer > 0)
         at += "att."
         b.op(ops.MIX, frame.normed, place, b.vector(f"{at}time_maa_x", width), first, first_act)
-        b.meet()
+        b.meet_rows()
         for turn, name in enumerate(MIXES):
             down = b.matrix(f"{at}time_maa_w1.{name}", (shift_rank, width), transpose=True)
             b.linear(first_act, first, down, low[name][0], turn=turn)
         b.meet()
-        for slot, act in low.values():
-            b.op(ops.ROUND, slot, act, TANH, shift_rank)
-        b.meet()
-        for turn, (name, (slot, act)) in enumerate(low.items()):
+        for slot, act, rounded in low.values():
+            b.op(ops.ROUND, slot, act, TANH, shift_rank, rounded)
+        b.meet_rows()
+        for turn, (name, (_, act, rounded)) in enumerate(low.items()):
             up = b.matrix(f"{at}time_maa_w2.{name}", (width, shift_rank), transpose=True)
-            b.linear(act, slot, up, frame.made[name], turn=turn)
+            b.linear(act, rounded, up, frame.made[name], turn=turn)
         b.meet()
         for name in MIXES:
             maa = b.vector(f"{at}time_maa_{name}", width)
             b.op(ops.MIX_BY, frame.normed, place, maa, frame.mixed[name], frame.acts[name], frame.made[name])
-        b.meet()
-        frame.linears(at, "rkvg", place)
+        b.meet()  # for the matrices now overwrite what the token shifts have read
+        frame.linears(at, "rkvg")
         down = b.matrix(f"{at}time_decay_w1", (decay_rank, width), transpose=True)
         b.linear(frame.acts["w"], frame.mixed["w"], down, slow)
         b.meet()
-        b.op(ops.ROUND, slow, slow_act, TANH, decay_rank)
-        b.meet()
+        frame.keep(place)
+        b.op(ops.ROUND, slow, slow_act, TANH, decay_rank, slow_rounded)
+        b.meet_rows()
         up = b.matrix(f"{at}time_decay_w2", (width, decay_rank), transpose=True)
-        b.linear(slow_act, slow, up, frame.made["w"])
+        b.linear(slow_act, slow_rounded, up, frame.made["w"])
         b.meet()
         r, w, k, v, g = (frame.made[name] for name in "rwkvg")
         vectors = (b.vector(at + name, width) for name in ("time_decay", "time_faaaa", "ln_x.weight", "ln_x.bias"))

@@ -1,4 +1,4 @@
-"""RWKV-7 as a program: a layer is thirteen phases, at each end of which the threads meet."""
+"""RWKV-7 as a program: a layer is six times matrices or heads, which threads share, and what is between them."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def build(weights: Weights, *, interleave: bool) -> Program:
         layers += 1
     layer = _Layers(b, width, ffn_dim=weights.shape("blocks.0.ffn.key.weight")[0])
     b.op(ops.BEGIN, layer.x, b.vector("blocks.0.ln0.weight", width), b.vector("blocks.0.ln0.bias", width))
-    b.meet()
+    b.meet_rows()
     per_layer = 2 * width + width * head_size
     for number in range(layers):
         layer.time_mix(number, place=number * per_layer, square=width * head_size)
         layer.channel_mix(number, place=(number + 1) * per_layer - width)
     b.op(ops.ADD, layer.out, layer.x)
-    b.meet()
+    b.meet_rows()
     b.op(
         ops.HEAD_ROUND, layer.x, layer.normed, layer.last,
         b.vector("ln_out.weight", width), b.vector("ln_out.bias", width),
     )  # fmt: skip
-    b.meet()
+    b.meet_rows()
     b.head(layer.last, layer.normed, b.matrix("head.weight", (vocab, width)))
     b.meet()
     b.op(ops.FINISH)
@@ -51,9 +51,10 @@ class _Layers:
     def __init__(self, b: Builder, width: int, ffn_dim: int) -> None:
         self._b, self._width, self._ffn_dim = b, width, ffn_dim
         shape = b.weights.shape
-        self.x, self.normed, self.out = b.slot(width), b.slot(width), b.slot(width)
+        self.x, self.normed, self.out = b.slot(width, own=True), b.slot(width, own=True), b.slot(width)
         self._y, self._v_first, self._hidden = b.slot(width), b.slot(width), b.slot(ffn_dim)
-        self._mixed = {name: b.slot(width) for name in "rwkvag"}
+        self._rounded = b.slot(max(width, ffn_dim), own=True)
+        self._mixed = {name: b.slot(width, own=True) for name in "rwkvag"}
         self._made = {name: b.slot(width) for name in "rwkvag"}
         self._mixed_acts = {name: b.act(width) for name in "rwkvag"}
         self.last = b.act(width)
@@ -65,6 +66,7 @@ class _Layers:
             if _has(b.weights, f"blocks.{layer}.att.{name}1")
         }
         self._low = {name: b.slot(rank) for name, rank in self._ranks.items()}
+        self._low_rounded = {name: b.slot(rank, own=True) for name, rank in self._ranks.items()}
         self._low_acts = {name: b.act(rank) for name, rank in self._ranks.items()}
         self._eps = b.number(GROUP_NORM_EPS)
 
@@ -76,27 +78,29 @@ class _Layers:
         for name in "rwkvag":
             mix = b.vector(f"{at}x_{name}", width)
             b.op(ops.MIX, self.normed, place, mix, self._mixed[name], self._mixed_acts[name])
-        b.meet()
-        self._wide(at, place=place)
+        b.meet_rows()
+        self._wide(at)
         lows = [(name, function) for name, function in (("w", TANH), ("a", PLAIN), ("g", SIGMOID), ("v", PLAIN))]
         lows = lows if number else lows[:3]
         for turn, (name, _) in enumerate(lows):
             down = b.matrix(f"{at}{name}1", (self._ranks[name], width), transpose=True)
             b.linear(self._mixed_acts[name], self._mixed[name], down, self._low[name], turn=turn)
         b.meet()
+        b.op(ops.KEEP, self.normed, place)
         for name, function in lows:
-            b.op(ops.ROUND, self._low[name], self._low_acts[name], function, self._ranks[name])
-        b.meet()
+            act, rounded = self._low_acts[name], self._low_rounded[name]
+            b.op(ops.ROUND, self._low[name], act, function, self._ranks[name], rounded)
+        b.meet_rows()
         for turn, (name, _) in enumerate(lows):
             up = b.matrix(f"{at}{name}2", (width, self._ranks[name]), transpose=True)
             to = self._y if name == "v" else self._made[name]
-            b.linear(self._low_acts[name], self._low[name], up, to, turn=turn)
+            b.linear(self._low_acts[name], self._low_rounded[name], up, to, turn=turn)
         b.meet()
         self._heads(number, at, place=place + width)
         b.meet()
-        b.op(ops.ROUND, self._y, self.last, PLAIN, width)
-        b.meet()
-        b.linear(self.last, self._y, b.matrix(f"{at}output.weight", (width, width)), self.out)
+        b.op(ops.ROUND, self._y, self.last, PLAIN, width, self._rounded)
+        b.meet_rows()
+        b.linear(self.last, self._rounded, b.matrix(f"{at}output.weight", (width, width)), self.out)
         b.meet()
 
     def channel_mix(self, number: int, *, place: int) -> None:
@@ -105,15 +109,15 @@ class _Layers:
         self._norm(at + "ln2", after_another=True)
         at += "ffn."
         b.op(ops.MIX, self.normed, place, b.vector(f"{at}x_k", width), self._mixed["k"], self._mixed_acts["k"])
-        b.meet()
+        b.meet_rows()
         key = b.matrix(f"{at}key.weight", (self._ffn_dim, width))
         b.linear(self._mixed_acts["k"], self._mixed["k"], key, self._hidden)
+        b.meet()
         b.op(ops.KEEP, self.normed, place)
-        b.meet()
-        b.op(ops.ROUND, self._hidden, self._hidden_act, RELU_SQUARED, self._ffn_dim)
-        b.meet()
+        b.op(ops.ROUND, self._hidden, self._hidden_act, RELU_SQUARED, self._ffn_dim, self._rounded)
+        b.meet_rows()
         value = b.matrix(f"{at}value.weight", (width, self._ffn_dim), often_zero=True)
-        b.linear(self._hidden_act, self._hidden, value, self.out)
+        b.linear(self._hidden_act, self._rounded, value, self.out)
         b.meet()
 
     def _norm(self, name: str, *, after_another: bool) -> None:
@@ -123,14 +127,13 @@ class _Layers:
             b.op(ops.ADD_NORM, self.out, self.x, self.normed, weight, bias)
         else:
             b.op(ops.NORM, self.x, self.normed, weight, bias)
-        b.meet()
+        b.meet_rows()
 
-    def _wide(self, at: str, *, place: int) -> None:
+    def _wide(self, at: str) -> None:
         b, width = self._b, self._width
         for name, matrix in (("r", "receptance"), ("k", "key"), ("v", "value")):
             square = b.matrix(f"{at}{matrix}.weight", (width, width))
             b.linear(self._mixed_acts[name], self._mixed[name], square, self._made[name])
-        b.op(ops.KEEP, self.normed, place)
 
     def _heads(self, number: int, at: str, *, place: int) -> None:
         b, width = self._b, self._width

@@ -39,23 +39,24 @@ class Segment:
 
 
 class Scratch:
-    """Memory for slabs of `rows` rows of one program; for one slab at a time."""
+    """Memory for slabs of `rows` rows of one program, on up to `threads` threads; for one slab at a time."""
 
-    def __init__(self, program: Program, rows: int) -> None:
+    def __init__(self, program: Program, rows: int, *, threads: int = 1) -> None:
         sizes = program.sizes
         plain = program.weights.dtype != np.uint8
-        act = int(sizes[op_at.ACT_BYTES]) * rows
-        self.rows = rows
+        copies = threads if rows == 1 else 1  # of what each thread works out for itself, see ops.py
+        act = int(sizes[op_at.ACT_BYTES]) * rows * copies
+        self.rows, self.threads = rows, threads
         self.embedded = np.empty(rows * program.width, np.float32)
         self.head = np.empty(0, np.float32)
         self._head_width = int(sizes[op_at.HEAD_WIDTH])
         self._arrays = (
-            np.zeros(int(sizes[op_at.SLOT_FLOATS]) * rows, np.float32),
+            np.zeros((int(sizes[op_at.SHARED_FLOATS]) + int(sizes[op_at.OWN_FLOATS]) * copies) * rows, np.float32),
             np.zeros(0 if plain else act, np.int8),
             np.zeros(0 if plain else act, np.int8),
             np.zeros(act if plain else 0, np.int16),
             np.zeros(act // 32, np.int32),
-            np.zeros(program.acts.shape[0] * rows, np.float32),
+            np.zeros(program.acts.shape[0] * rows * copies, np.float32),
         )
 
     def arrays(self, wanted: int) -> tuple[Any, ...]:
@@ -66,14 +67,19 @@ class Scratch:
 
 
 class Slab:
-    """`segments` of at most MAX_ROWS ids in all, at the beginning of `program`."""
+    """`segments` of at most MAX_ROWS ids in all, at the beginning of `program`, to be run on up to `threads` threads.
 
-    def __init__(self, program: Program, segments: Sequence[Segment], *, scratch: Scratch | None = None) -> None:
+    A slab of one row must be run on as many threads from first to last.
+    """
+
+    def __init__(
+        self, program: Program, segments: Sequence[Segment], *, threads: int = 1, scratch: Scratch | None = None
+    ) -> None:
         rows = sum(segment.ids.size for segment in segments)
         if not 0 < rows <= MAX_ROWS:
             raise ValueError(f"a slab has 1 to {MAX_ROWS} rows, not {rows}")
-        if scratch is None or scratch.rows != rows:
-            scratch = Scratch(program, rows)
+        if scratch is None or scratch.rows != rows or scratch.threads < threads:
+            scratch = Scratch(program, rows, threads=threads)
         self._program = program
         self._segments = segments
         self.scratch = scratch
@@ -138,6 +144,8 @@ class Slab:
         program = self._program
         end = len(program.ops) if until is None else until
         threads = 1 if crew is None else crew.threads
+        if threads > self.scratch.threads:
+            raise ValueError(f"{threads} threads run a slab for {self.scratch.threads}")
         scratch = self.scratch.arrays(self._nats.size)
         self._meeting[numba_cpu.ARRIVED] = 0
 
@@ -178,7 +186,7 @@ def feed(
     waiting = list(segments)
     while waiting:
         taken, waiting = cut(waiting)
-        Slab(program, taken, scratch=scratch).run(crew=crew)
+        Slab(program, taken, threads=1 if crew is None else crew.threads, scratch=scratch).run(crew=crew)
 
 
 def cut(segments: Sequence[Segment]) -> tuple[list[Segment], list[Segment]]:
