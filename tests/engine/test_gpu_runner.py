@@ -17,11 +17,13 @@ from triton_here import DEVICE, INTERPRETED, needs_triton
 from antiphon.engine import gpu_operations, gpu_proof, gpu_runner
 from antiphon.engine.gpu_operations import PLAIN, Operation
 from antiphon.engine.gpu_runner import GpuRunner
+from antiphon.engine.gpu_sampling import draw_on_device
 from antiphon.engine.runner import Draw, Feed, Floats, Memory
 from antiphon.model import reference
 from antiphon.model.precision import Precision, dequantize, quantize
 from antiphon.model.random_weights import random_weights
 from antiphon.model.spec import ModelSpec, Version
+from antiphon_kernels.sample import reference as sampling
 
 SPEC = ModelSpec(
     n_layer=2, n_embd=32, vocab_size=40, head_size=16, ffn_dim=64,
@@ -375,26 +377,43 @@ def test_older_versions_run_in_every_precision(precision: Precision) -> None:
     assert on.nbytes < sum(tensor.nbytes for tensor in tensors.tensors.values())
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_ids_are_drawn_as_the_definition_draws_them(plain: GpuRunner, number: int) -> None:
-    from antiphon_kernels.sample import reference as sampling
+MASK = np.arange(40) % 3 > 0
+DRAWS = [
+    Draw(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, uniform=0.5),
+    Draw(temperature=1.0, top_k=5, top_p=0.8, min_p=0.0, uniform=0.7),
+    Draw(temperature=0.7, top_k=0, top_p=0.9, min_p=0.1, uniform=0.2, mask=MASK),
+    Draw(
+        temperature=1.2, top_k=9, top_p=1.0, min_p=0.0, uniform=0.9, mask=MASK,
+        offsets=np.linspace(-1, 1, 40, dtype=np.float32),
+        seen=np.array([4, 7], np.int32), shifts=np.array([3.0, -2.0], np.float32),
+    ),
+]  # fmt: skip
 
-    memory = plain.new_memory()
-    feed(plain, memory, IDS[:3])
-    mask = np.arange(40) % 3 > 0
-    seen, shifts = np.array([4, 7], np.int32), np.array([3.0, -2.0], np.float32)
-    draw = [
-        Draw(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, uniform=0.5),
-        Draw(temperature=1.0, top_k=5, top_p=0.8, min_p=0.0, uniform=0.7),
-        Draw(temperature=0.7, top_k=0, top_p=0.9, min_p=0.1, uniform=0.2, mask=mask),
-        Draw(temperature=1.2, top_k=9, top_p=1.0, min_p=0.0, uniform=0.9, mask=mask, seen=seen, shifts=shifts,
-             offsets=np.linspace(-1, 1, 40).astype(np.float32)),
-    ][number]  # fmt: skip
-    wanted = sampling.sample(
-        memory.logits, draw.mask, temperature=draw.temperature, top_k=draw.top_k, top_p=draw.top_p,
-        min_p=draw.min_p, uniform=draw.uniform, offsets=draw.offsets, seen=draw.seen, shifts=draw.shifts,
+
+def wanted(logits: Floats, draw: Draw) -> int:
+    return sampling.sample(
+        logits, draw.mask, temperature=draw.temperature, top_k=draw.top_k, top_p=draw.top_p, min_p=draw.min_p,
+        uniform=draw.uniform, offsets=draw.offsets, seen=draw.seen, shifts=draw.shifts,
     )  # fmt: skip
-    assert plain.sample(memory, draw) == wanted
+
+
+def test_ids_are_drawn_as_the_definition_draws_them(plain: GpuRunner) -> None:
+    memories = [plain.new_memory() for _ in DRAWS]
+    for length, memory in enumerate(memories, start=1):
+        feed(plain, memory, IDS[:length])
+    drawn = plain.sample_all(memories, DRAWS)
+    assert drawn == [wanted(memory.logits, draw) for memory, draw in zip(memories, DRAWS, strict=True)]
+    with pytest.raises(ValueError, match="mask"):
+        plain.sample(memories[0], replace(DRAWS[0], mask=np.zeros(40, np.bool_)))
+
+
+@needs_triton
+@pytest.mark.parametrize("draws", [DRAWS[:2], DRAWS], ids=["as they lie", "adjusted"])
+def test_the_kernel_draws_the_same(draws: list[Draw]) -> None:
+    logits = np.random.default_rng(0).normal(0, 2, (6, 40)).astype(np.float32)
+    places = [5, 1, 5, 2][: len(draws)]
+    drawn = draw_on_device(gpu_operations.kernels("sample"), torch.from_numpy(logits).to(DEVICE), places, draws)
+    assert drawn == [wanted(logits[place], draw) for place, draw in zip(places, draws, strict=True)]
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="graphs are a GPU's")

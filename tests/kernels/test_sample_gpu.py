@@ -36,7 +36,9 @@ def drawn(logits: Logits, settings: dict[str, float], uniforms: list[float]) -> 
     """What the kernel and what the definition draws from the same logits with each uniform number."""
     full = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, **settings}
     rows = torch.from_numpy(np.repeat(logits[None], len(uniforms), axis=0)).to(DEVICE)
-    numbers = [[full["temperature"], full["top_k"], full["top_p"], full["min_p"], u] for u in uniforms]
+    numbers = [
+        [full["temperature"], full["top_k"], full["top_p"], full["min_p"], u, row] for row, u in enumerate(uniforms)
+    ]
     fast = triton_gpu.sample(rows, torch.tensor(numbers, dtype=torch.float64, device=DEVICE)).tolist()
     wanted = [
         reference.sample(
@@ -72,17 +74,17 @@ def test_a_vocabulary_of_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None
         assert fast == wanted
 
 
-def test_each_row_has_its_own_settings() -> None:
+def test_each_draw_has_its_own_settings_and_row() -> None:
     rng = np.random.default_rng(3)
     logits = rng.normal(0, 1, (3, 20)).astype(np.float32)
     settings = torch.tensor(
-        [[1.0, 3, 1.0, 0.0, 0.5], [0.0, 0, 1.0, 0.0, 0.5], [2.0, 0, 0.5, 0.0, 0.9]], dtype=torch.float64
+        [[1.0, 3, 1.0, 0.0, 0.5, 2], [0.0, 0, 1.0, 0.0, 0.5, 0], [2.0, 0, 0.5, 0.0, 0.9, 2]], dtype=torch.float64
     )
     together = triton_gpu.sample(torch.from_numpy(logits).to(DEVICE), settings.to(DEVICE)).tolist()
-    for row in range(3):
-        temperature, top_k, top_p, min_p, uniform = settings[row].tolist()
-        assert together[row] == reference.sample(
-            logits[row], None, temperature=temperature, top_k=int(top_k), top_p=top_p, min_p=min_p, uniform=uniform
+    for draw in range(3):
+        temperature, top_k, top_p, min_p, uniform, row = settings[draw].tolist()
+        assert together[draw] == reference.sample(
+            logits[int(row)], None, temperature=temperature, top_k=int(top_k), top_p=top_p, min_p=min_p, uniform=uniform
         )
 
 
@@ -91,7 +93,7 @@ def test_what_cannot_be_drawn_from_is_refused(worst: float, message: str) -> Non
     logits = np.full(20, -np.inf, np.float32)
     logits[3] = worst
     rows = torch.from_numpy(logits[None]).to(DEVICE)
-    settings = torch.tensor([[1.0, 0, 1.0, 0.0, 0.5]], dtype=torch.float64, device=DEVICE)
+    settings = torch.tensor([[1.0, 0, 1.0, 0.0, 0.5, 0]], dtype=torch.float64, device=DEVICE)
     chosen = triton_gpu.sample(rows, settings).tolist()[0]
     with pytest.raises(ValueError, match=message):
         triton_gpu.refuse(chosen)
@@ -105,7 +107,7 @@ import torch
 from antiphon_kernels.sample import triton_gpu
 
 for vocab in (500, 65536):
-    triton_gpu.sample(torch.zeros(1, vocab), torch.zeros(1, 5, dtype=torch.float64))
+    triton_gpu.sample(torch.zeros(1, vocab), torch.zeros(1, 6, dtype=torch.float64))
 assert len(gpu_compiler.compiled) == 2
 """
 

@@ -7,6 +7,7 @@ as CUDA graphs, one for each piece; what changes between slabs lies in a small t
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ from antiphon_kernels.linear.format import FLOAT32
 from antiphon_kernels.linear.on_device import BY_PART, SQUARED_RELU
 from antiphon_kernels.slab import COLUMNS, Slab, slab_of, tables
 from antiphon_kernels.wkv7_step.reference import VECTORS
+
+log = logging.getLogger(__name__)
 
 MOST_ROWS = 256
 """Rows of the largest slab."""
@@ -174,16 +177,21 @@ class Network7:
             piece()
         torch.cuda.current_stream(self._device).synchronize()
         self._pool = self._pool or torch.cuda.graph_pool_handle()
-        graphs: list[torch.cuda.CUDAGraph] = []
-        for piece in pieces:
-            graph = torch.cuda.CUDAGraph()
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            try:
-                piece()
-            finally:
-                graph.capture_end()
-            graphs.append(graph)
-        self._graphs[size] = graphs
+        try:
+            self._graphs[size] = [self._captured(piece) for piece in pieces]
+        except RuntimeError as failure:
+            log.error("this GPU does not capture graphs, and every step waits for its launches: %s", failure)
+            self._wants_graphs = False
+            self._graphs.clear()
+
+    def _captured(self, piece: Piece) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+        try:
+            piece()
+        finally:
+            graph.capture_end()
+        return graph
 
     def replayed(self, size: Size) -> list[Piece]:
         """The pieces as they are to be run: graphs where there are any."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,11 +19,19 @@ def sample_on(logits: Tensor, places: Sequence[int], draws: Sequence[Draw]) -> l
     """The id that each draw takes from its row of `logits` [slots, V]; ValueError as `sample.reference` raises it."""
     module = kernels("sample") if logits.is_cuda else None
     if module is None:
-        rows = logits[torch.as_tensor(places, device=logits.device)].cpu().numpy()
-        return [draw_from(row, draw) for row, draw in zip(rows, draws, strict=True)]
-    values = adjusted(logits, places, draws)
-    settings = torch.tensor([[d.temperature, d.top_k, d.top_p, d.min_p, d.uniform] for d in draws], dtype=torch.float64)
-    chosen: list[int] = module.sample(values, settings.to(logits.device)).tolist()
+        return [draw_from(logits[place].cpu().numpy(), draw) for place, draw in zip(places, draws, strict=True)]
+    return draw_on_device(module, logits, places, draws)
+
+
+def draw_on_device(module: Any, logits: Tensor, places: Sequence[int], draws: Sequence[Draw]) -> list[int]:
+    """The same by the Triton kernel of `module`; the device is waited for once."""
+    rows = list(places)
+    if any(draw.mask is not None or draw.offsets is not None or draw.seen is not None for draw in draws):
+        logits, rows = adjusted(logits, places, draws), list(range(len(draws)))
+    settings = np.array(
+        [[d.temperature, d.top_k, d.top_p, d.min_p, d.uniform, row] for d, row in zip(draws, rows, strict=True)]
+    )
+    chosen: list[int] = module.sample(logits, _moved(settings, logits.device)).tolist()
     for token in chosen:
         module.refuse(token)
     return chosen
@@ -30,12 +40,19 @@ def sample_on(logits: Tensor, places: Sequence[int], draws: Sequence[Draw]) -> l
 def adjusted(logits: Tensor, places: Sequence[int], draws: Sequence[Draw]) -> Tensor:
     """The rows that are drawn from, [n, V]: offsets and shifts added in float32, what is masked at -∞."""
     device = logits.device
-    values = logits[torch.as_tensor(places, device=device)]
+    values = torch.stack([logits[place] for place in places])
     for row, draw in zip(values, draws, strict=True):
         if draw.offsets is not None:
-            row += torch.from_numpy(np.ascontiguousarray(draw.offsets, np.float32)).to(device)
+            row += _moved(draw.offsets, device)
         if draw.seen is not None and draw.shifts is not None:
-            row[torch.from_numpy(draw.seen).to(device).long()] += torch.from_numpy(draw.shifts).to(device)
+            # Each id is there once at most, so nothing is added up in an order of chance.
+            row.index_add_(0, _moved(draw.seen, device), _moved(draw.shifts, device))
         if draw.mask is not None:
-            row.masked_fill_(~torch.from_numpy(np.ascontiguousarray(draw.mask)).to(device), -torch.inf)
+            row.masked_fill_(~_moved(draw.mask, device), -torch.inf)
     return values
+
+
+def _moved(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+    """A copy on the device; through page-locked memory, so that work there is not waited for."""
+    copy = torch.from_numpy(np.array(array))
+    return copy.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else copy.to(device)

@@ -51,13 +51,13 @@ def _sample(
     logits: tl.tensor, room: tl.tensor, settings: tl.tensor, chosen: tl.tensor, V: tl.constexpr, BLOCK: tl.constexpr
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
-    values = logits + row * V
+    temperature = tl.load(settings + row * 6)
+    top_k = tl.load(settings + row * 6 + 1).to(tl.int32)
+    top_p = tl.load(settings + row * 6 + 2)
+    min_p = tl.load(settings + row * 6 + 3)
+    uniform = tl.load(settings + row * 6 + 4)
+    values = logits + tl.load(settings + row * 6 + 5).to(tl.int64) * V
     chances = room + row * V
-    temperature = tl.load(settings + row * 5)
-    top_k = tl.load(settings + row * 5 + 1).to(tl.int32)
-    top_p = tl.load(settings + row * 5 + 2)
-    min_p = tl.load(settings + row * 5 + 3)
-    uniform = tl.load(settings + row * 5 + 4)
 
     top = tl.full((), float("-inf"), tl.float32)
     best = tl.full((), V, tl.int32)
@@ -162,12 +162,13 @@ def _sample(
 
 
 def sample(logits: Tensor, settings: Tensor) -> Tensor:
-    """int32 [rows]: the id drawn from each row, or `NONE_ALLOWED`, or `NOT_FINITE`.
+    """int32 [draws]: the id of each draw, or `NONE_ALLOWED`, or `NOT_FINITE`.
 
-    logits: float32 [rows, V], offsets and shifts added, what the mask forbids at -∞. settings: float64 [rows, 5] on the
-    same device: temperature, top_k, top_p, min_p and the uniform number of each row, as `reference.sample` has them.
+    logits: float32 [rows, V], offsets and shifts added, what the mask forbids at -∞. settings: float64 [draws, 6] on
+    the same device: of each draw temperature, top_k, top_p, min_p and the uniform number, as `reference.sample` has
+    them, and the row of `logits` that it draws from.
     """
-    rows, vocab = logits.shape
+    rows, vocab = settings.shape[0], logits.shape[1]
     chosen = torch.empty(rows, dtype=torch.int32, device=logits.device)
     room = torch.empty(rows, vocab, dtype=torch.float64, device=logits.device)
     block = min(_BLOCK, lanes(vocab))
