@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from antiphon.engine.cpu_proof import proven_interleave
 from antiphon.engine.cpu_runner import CpuRunner
 from antiphon.engine.devices import device_of, gpus
 from antiphon.engine.fit import TIMELINES, fit_of, require_fit
@@ -82,7 +83,8 @@ class LoadedModel:
 
         runner: Runner
         if place == "cpu":
-            runner = CpuRunner.of_source(source, held, start_state=begin, threads=threads)
+            interleave = proven_interleave(source, held)
+            runner = CpuRunner.of_source(source, held, start_state=begin, threads=threads, interleave=interleave)
         else:
             from antiphon.engine.gpu_runner import GpuRunner  # what it needs is not there on every machine
 
