@@ -115,7 +115,7 @@ def test_verify_writes_what_the_definition_foretells(pth: Path, capsys: pytest.C
     assert f"likeliest {logits.argmax()}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", list(SPECS))
+@pytest.mark.parametrize("name", [name for name in SPECS if "wide" not in name])
 def test_every_version_agrees_with_itself_in_every_float32_form(tmp_path: Path, name: str) -> None:
     torch.save(random_weights(SPECS[name]), tmp_path / "m.pth")
     models("convert", tmp_path / "m.pth", tmp_path / "m.safetensors")
@@ -163,8 +163,12 @@ def test_ten_prompts_are_verified_and_compared_one_by_one(tmp_path: Path, capsys
     assert models("compare", out, pth.with_name("other")) == 1
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "int8-groups", "int4"])
-@pytest.mark.parametrize("name", ["4 wide", "5.2", "6", "7", "7 wide"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [*((name, "fp32") for name in ("4 wide", "5.0", "5.1", "5.2", "6", "7")),
+     *(("7 wide", precision) for precision in ("fp16", "bf16", "int8", "int8-groups", "int4")),
+     ("4 wide", "int4"), ("5.2", "int8"), ("6", "bf16")],
+)  # fmt: skip
 def test_the_engine_agrees_with_the_definition(tmp_path: Path, name: str, precision: str) -> None:
     """S4-022, S4-031, S4-040: within 1e-5 in fp32, and within what rounding costs in the others."""
     torch.save(random_weights(SPECS[name]), tmp_path / "m.pth")

@@ -13,6 +13,7 @@ from antiphon.errors import FileError
 from antiphon.library.bundled import BUNDLED
 from antiphon.library.description import describe, fits_here, model_files, tokenizer_of, weight_bytes
 from antiphon.model.convert import Form, convert
+from antiphon.model.own_form import is_matrix
 from antiphon.model.precision import Precision
 from antiphon.model.source import open_source
 from antiphon.model.spec import ModelSpec
@@ -43,7 +44,7 @@ def test_the_memory_told_is_that_of_the_converted_file(tmp_path: Path, name: str
     """A quantized file keeps the rest in its own type, which the description takes for 16 bits in matrices."""
     weights = random_weights(SPECS[name])
     if to != "fp32":
-        weights = {key: t.half() if sum(s > 1 for s in t.shape) > 1 else t for key, t in weights.items()}
+        weights = {key: t.half() if is_matrix(key) else t for key, t in weights.items()}
     save_file(weights, tmp_path / "given")
     convert(open_source(tmp_path / "given"), tmp_path / "m", form=Form.SAFETENSORS, quantize=to)
     size = (tmp_path / "m").stat().st_size

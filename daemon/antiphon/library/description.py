@@ -12,7 +12,7 @@ from antiphon.engine.fit import recommended
 from antiphon.engine.free_memory import free_on
 from antiphon.errors import FileError
 from antiphon.library.memory import size_name
-from antiphon.model.own_form import precision_of
+from antiphon.model.own_form import is_matrix, precision_of
 from antiphon.model.precision import GROUP, Precision
 from antiphon.model.source import Source, open_source
 from antiphon.model.spec import ModelSpec
@@ -74,7 +74,7 @@ class Description:
 def describe(path: Path) -> Description:
     """Describe the model in `path`. Raises FileError when there is none."""
     source = open_source(path)
-    matrices = {name for name, shape in source.shapes.items() if sum(size > 1 for size in shape) > 1}
+    matrices = {name for name in source.shapes if is_matrix(name)}
     return Description(
         path=path,
         kind=source.kind.value,
@@ -121,7 +121,7 @@ def weight_bytes(spec: ModelSpec, precision: Precision) -> int:
             total += count * _VALUE_BYTES[kept] + scales
         elif kept is Precision.FP32:
             total += 4 * count
-        elif sum(size > 1 for size in shape) > 1:
+        elif is_matrix(name):
             total += 2 * count
         else:
             total += 4 * count

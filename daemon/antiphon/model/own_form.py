@@ -20,6 +20,7 @@ from antiphon.model.spec import ModelSpec
 
 FLOATS = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 _LINEAR = re.compile(r"(head|blocks\.\d+\.(att|ffn)\.(receptance|key|value|output|gate))\.weight")
+_LOW_RANK = re.compile(r"blocks\.\d+\.att\.([wavg][12]|time_(maa|decay)_w[12])")
 
 
 def is_linear(name: str) -> bool:
@@ -27,14 +28,24 @@ def is_linear(name: str) -> bool:
     return _LINEAR.fullmatch(name) is not None
 
 
+def is_low_rank(name: str) -> bool:
+    """Whether the tensor is one of a pair of narrow matrices that are multiplied one after the other."""
+    return _LOW_RANK.fullmatch(name) is not None
+
+
+def is_matrix(name: str) -> bool:
+    """Whether the tensor is a matrix, the embedding among them: vectors that are written by head are none."""
+    return is_linear(name) or is_low_rank(name) or name == "emb.weight"
+
+
 def precision_of(name: str, shape: tuple[int, ...], precision: Precision) -> Precision | None:
     """How the tensor is kept in a file of `precision`; None for as it is.
 
-    Float types change every matrix, low-rank ones included, and leave vectors alone. Whole numbers are for the big
-    matrices, and by row for the embedding too.
+    Float types change every matrix and leave vectors alone. Whole numbers are for the big matrices, and by row for the
+    embedding too.
     """
     if precision in FLOATS:
-        return precision if sum(size > 1 for size in shape) > 1 else None
+        return precision if is_matrix(name) else None
     if is_linear(name):
         by_row = precision is Precision.INT8 or shape[1] % GROUP != 0
         return Precision.INT8 if by_row else precision
