@@ -72,6 +72,12 @@ def test_a_model_is_converted_to_candles_files(pth: Path, capsys: pytest.Capture
     assert "RWKV-7, 2 layers x 128" in capsys.readouterr().out
     assert told(config)["hidden_size"] == 128
     assert "model.layers.1.attn.w_lora.lora.0.weight" in load_file(dest)
+    config.unlink()
+    dest.unlink()
+    assert models("convert", pth, prepared, "--to", "candle") == 0
+    assert sorted(path.name for path in prepared.iterdir()) == ["config.json", "model.safetensors"]
+    assert models("convert", pth, prepared) == 2
+    assert "is a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
     )
     # The names that candle_rwkv7's converter gives them work too.
     parser.add_argument("source", nargs="?", type=Path, metavar="IN", help="an RWKV-4, 5, 6 or 7 of any form")
-    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="the new file")
+    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="the new file, or a folder for candle's two")
     parser.add_argument("--src", "--in", dest="src", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--dest", type=Path, help=argparse.SUPPRESS)
     add_form_arguments(parser)
@@ -59,11 +59,15 @@ def write(source: Any, out: Path, args: argparse.Namespace) -> int:
     """Write `source` to `out` in the form that `args` asks for, and tell how large it became."""
     import sys
 
-    from antiphon.errors import AntiphonError
+    from antiphon.errors import AntiphonError, FileError
     from antiphon.model.convert import Form, convert
 
     if args.strategy is not None and args.quantize:
         raise AntiphonError("--strategy and --quantize say the same", fix="give one of them")
+    if out.is_dir():
+        if args.to != "candle":
+            raise FileError("is a folder", where=str(out), fix="name the file to write")
+        out = out / "model.safetensors"
     quantize = _precision(args.strategy) if args.strategy is not None else args.quantize.lower()
     lost = convert(source, out, form=Form(args.to), quantize=quantize, config=args.config)
     for sentence in lost:
