@@ -80,13 +80,16 @@ def run(args: argparse.Namespace) -> int:
     scenes = [Scene(bpm, meter, answers, busy) for busy in loads for bpm, meter, answers in played]
     figures: list[dict[str, Any]] = []
     with midi_system() as (api, called):
-        for scene in scenes:
-            print(f"{scene.name}: {scene.answers} answers on {called} …", file=sys.stderr, flush=True)
-            figures.append(_play(scene, api=api, model=args.model))
-    told = {"machine": describe(), "midi": called, "scenes": figures}
-    _show(told)
-    if args.json is not None:
-        args.json.write_text(json.dumps(told, indent=1) + "\n")
+        told = {"machine": describe(), "midi": called, "scenes": figures}
+        try:
+            for scene in scenes:
+                print(f"{scene.name}: {scene.answers} answers on {called} …", file=sys.stderr, flush=True)
+                figures.append(_play(scene, api=api, model=args.model))
+        finally:  # what has been measured in many minutes is told, whatever ends the rest
+            if figures:
+                _show(told)
+                if args.json is not None:
+                    args.json.write_text(json.dumps(told, indent=1) + "\n")
     return 1 if any(figure["missed"] for figure in figures) else 0
 
 
