@@ -14,7 +14,8 @@ import gpu_compiler
 import numpy as np
 from held_tensors import HeldTensors
 from antiphon.engine import gpu_operations
-from antiphon.engine.gpu_rwkv7 import Network7, Part, Store
+from antiphon.engine.gpu_network import Part, Store
+from antiphon.engine.gpu_rwkv7 import Network7
 from antiphon.engine.gpu_weights import load
 from antiphon.model.precision import Precision
 from antiphon.model.random_weights import random_weights

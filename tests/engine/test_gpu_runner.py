@@ -211,7 +211,7 @@ def test_slices_that_others_run_between_change_nothing(plain: GpuRunner) -> None
 
 
 def test_a_slice_ends_within_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.engine.gpu_rwkv7.PIECE_BYTES", 1)
+    monkeypatch.setattr("antiphon.engine.gpu_network.PIECE_BYTES", 1)
     on = runner()
     memory = on.new_memory()
     running = on.begin([Feed(memory=memory, ids=IDS[:4])])
@@ -420,7 +420,7 @@ def test_the_kernel_draws_the_same(draws: list[Draw]) -> None:
 def test_captured_slabs_give_the_bits_of_slabs_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     captured = tiny_runner(Precision.INT8)
     captured.warm()
-    monkeypatch.setattr("antiphon.engine.gpu_rwkv7.Network7.captures", False)
+    monkeypatch.setattr("antiphon.engine.gpu_network.Network.captures", False)
     launched = tiny_runner(Precision.INT8)
     for on in (captured, launched):
         assert on.differences == []

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from antiphon.engine.gpu_network import Part, Store, Weights
 from antiphon.engine.gpu_operations import NAMES, PLAIN, Operation, Operations
-from antiphon.engine.gpu_rwkv7 import Network7, Part, Store
-from antiphon.engine.gpu_weights import Weights7
+from antiphon.engine.gpu_rwkv7 import Network7
+from antiphon.engine.gpu_weights import Layer
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Difference:
         return f"{self.operation}: {what}"
 
 
-def proven(weights: Weights7, fast: Operations, *, planes: int) -> tuple[Operations, list[Difference]]:
+def proven(weights: Weights[Layer], fast: Operations, *, planes: int) -> tuple[Operations, list[Difference]]:
     """`fast`, with the plain form in place of every kernel that differs, and what differed.
 
     Looks at the first and the last layer and the head, in slabs of one row and of several sequences.
@@ -71,7 +72,7 @@ def proven(weights: Weights7, fast: Operations, *, planes: int) -> tuple[Operati
     return operations, differences
 
 
-def _steady(weights: Weights7, operations: Operations, planes: int) -> bool:
+def _steady(weights: Weights[Layer], operations: Operations, planes: int) -> bool:
     """Whether sequences give the same bits alone, cut otherwise, and together in one slab."""
     together, alone = _store(weights), _store(weights)
     parts = _parts(TOGETHER, weights.spec.vocab_size)
@@ -89,7 +90,7 @@ def _run(network: Network7, slabs: Sequence[Sequence[Part]]) -> None:
             passage.step()
 
 
-def _store(weights: Weights7) -> Store:
+def _store(weights: Weights[Layer]) -> Store:
     """States as a model may leave them, for three sequences and nobody."""
     spec, device = weights.spec, weights.embedding.device
     store = Store(4, spec.state_floats, spec.vocab_size, device)

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from antiphon.engine import gpu_operations
+from antiphon.engine.gpu_network import MOST_ROWS, Part, Size, Store
 from antiphon.engine.gpu_proof import Difference, proven
-from antiphon.engine.gpu_rwkv7 import MOST_ROWS, Network7, Part, Size, Store
+from antiphon.engine.gpu_rwkv7 import Network7
 from antiphon.engine.gpu_sampling import sample_on
 from antiphon.engine.gpu_torch import NetworkPlain
 from antiphon.engine.gpu_weights import Tensors, load

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from antiphon.engine.gpu_rwkv7 import Part, Size, Store
+from antiphon.engine.gpu_network import Part, Size, Store
 from antiphon.engine.gpu_weights import Tensors, matrix_of
 from antiphon.model import reference
 from antiphon.model.precision import Precision

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from antiphon.engine.gpu_network import Norm, Weights
 from antiphon.model.precision import Precision, quantize
 from antiphon.model.spec import ModelSpec
 from antiphon_kernels.block7.reference import OF_A, OF_G, OF_K, OF_R, OF_V, OF_W, HeadWeights
@@ -31,14 +32,6 @@ class Tensors(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Norm:
-    """A layer norm's float32 [D] each."""
-
-    weight: Tensor
-    bias: Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Layer:
     """One block. mixes: float32 [6, D] in the order r, w, k, v, a, g; ffn_mix: [1, D]; r_k: [D]."""
 
@@ -57,40 +50,20 @@ class Layer:
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
+        return (self.rkv, self.low, self.output, self.ffn_key, self.ffn_value)
+
+    @property
+    def nbytes(self) -> int:
         raising = (self.head.w2, self.head.a2, self.head.g2, *((self.head.v2,) if self.head.v2 else ()))
-        return (self.rkv, self.low, *raising, self.output, self.ffn_key, self.ffn_value)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its matrices."""
-        return sum(matrix.nbytes for matrix in self.matrices)
+        return sum(matrix.nbytes for matrix in (*self.matrices, *raising))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Weights7:
-    """All of an RWKV-7. embedding: [V, D] float, or int8 with `embedding_scales` [V]."""
-
-    spec: ModelSpec
-    embedding: Tensor
-    embedding_scales: Tensor | None
-    ln0: Norm
-    layers: tuple[Layer, ...]
-    ln_out: Norm
-    head: Matrix
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the embedding and all matrices."""
-        scales = 0 if self.embedding_scales is None else self.embedding_scales.nbytes
-        return self.embedding.nbytes + scales + sum(layer.nbytes for layer in self.layers) + self.head.nbytes
-
-
-def load(tensors: Tensors, precision: Precision, device: torch.device) -> Weights7:
+def load(tensors: Tensors, precision: Precision, device: torch.device) -> Weights[Layer]:
     """Lay an RWKV-7 out on `device`."""
     reader = _Reader(tensors, precision, device)
     kept = tensors.read_quantized("emb.weight")
     embedding, scales = (tensors.read("emb.weight"), None) if kept is None else kept
-    return Weights7(
+    return Weights(
         spec=tensors.spec,
         embedding=embedding.to(device).contiguous(),
         embedding_scales=None if scales is None else scales.float().to(device),
