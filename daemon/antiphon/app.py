@@ -157,9 +157,11 @@ class App:
                 on_death=self._fail,
             )
             stack.push_async_callback(self._line.stop)
+            voices = stack.enter_context(contextlib.ExitStack())  # let go of when nothing runs on them any more
             self._worker = stack.enter_context(Worker(name="model"))
             path = model_path(self._config.model.path)
             voice = await self._worker.run(lambda: Voice.open(path))
+            voices.callback(voice.model.close)
             self._band = self._seat(voice)
             stack.callback(self._stop_band)
             self._start_clock()

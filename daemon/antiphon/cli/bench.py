@@ -9,6 +9,7 @@ from antiphon.cli import (
     bench_decode,
     bench_kernel,
     bench_live,
+    bench_long,
     bench_music_first,
     bench_prefill,
     bench_train,
@@ -24,5 +25,6 @@ def add_parser(subparsers: Any) -> None:
     bench_prefill.add_parser(benches)
     bench_batch.add_parser(benches)
     bench_music_first.add_parser(benches)
+    bench_long.add_parser(benches)
     bench_kernel.add_parser(benches)
     bench_train.add_parser(benches)
