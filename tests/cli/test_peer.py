@@ -45,6 +45,16 @@ def test_a_pattern_finds_every_figure_in_any_text() -> None:
     assert peer.figures_in(text, kind=peer.DECODE, pattern=re.compile(r"([0-9.,]+) tok/s")) == [1234.5, 99.0]
 
 
+def test_a_pattern_does_not_keep_llama_bench_from_being_understood() -> None:
+    pattern = re.compile(r"([0-9.]+)")
+    assert peer.figures_in(json.dumps(TESTS), kind=peer.DECODE, pattern=pattern) == [118.5, 121.5]
+
+
+def test_a_pattern_whose_group_is_no_number_is_refused() -> None:
+    with pytest.raises(AntiphonError, match="no number"):
+        peer.figures_in("fast tok/s", kind=peer.DECODE, pattern=re.compile(r"(\w+) tok/s"))
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", "[1, 2]", "{not json", "a,b\n1,2\n", "| model | t/s |\n"])
 def test_other_text_tells_nothing(text: str) -> None:
     assert peer.figures_in(text, kind=peer.DECODE, pattern=None) == []

@@ -29,3 +29,8 @@ def test_any_size_can_be_read_on_any_number_of_threads(threads: int, nbytes: int
     (figure,) = contender.run()
     assert np.isfinite(figure)
     assert figure > 0
+
+
+def test_a_devices_memory_is_read_too() -> None:
+    (figure,) = bench_memory.device_reader("cpu", name="memory", nbytes=64 << 20).run()
+    assert 0 < figure < np.inf

@@ -96,10 +96,14 @@ def peer(
 
 
 def figures_in(text: str, *, kind: str, pattern: re.Pattern[str] | None) -> list[float]:
-    """All figures in what a peer printed; of llama-bench's tests only those of `kind`."""
-    if pattern is not None:
+    """All figures in what a peer printed: of llama-bench's tests those of `kind`, of other text the pattern's."""
+    found = [figure for test in _tests(text) if _kind(test) == kind for figure in _figures(test)]
+    if found or pattern is None:
+        return found
+    try:
         return [float(match.group(1).replace(",", "")) for match in pattern.finditer(text)]
-    return [figure for test in _tests(text) if _kind(test) == kind for figure in _figures(test)]
+    except ValueError as error:
+        raise AntiphonError(f"the first group is no number: {error}", where="--peer-pattern") from error
 
 
 def _tests(text: str) -> list[dict[str, Any]]:
