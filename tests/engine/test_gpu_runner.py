@@ -17,6 +17,7 @@ from triton_here import DEVICE, INTERPRETED, needs_triton
 from antiphon.engine import gpu_operations, gpu_proof, gpu_runner
 from antiphon.engine.gpu_operations import PLAIN, Operation
 from antiphon.engine.gpu_runner import GpuRunner
+from antiphon.engine.gpu_rwkv7 import Network7
 from antiphon.engine.gpu_sampling import draw_on_device
 from antiphon.engine.runner import Draw, Feed, Floats, Memory
 from antiphon.model import reference
@@ -90,14 +91,19 @@ def defined(spec: ModelSpec, tensors: dict[str, torch.Tensor], ids: np.ndarray) 
     return logits.numpy(), reference.pack(state).numpy()
 
 
+LOW_RANKS = tuple(f"att.{name}{part}" for name in ("w", "a", "v", "g", "time_maa_w", "time_decay_w") for part in (1, 2))
+
+
 def rounded(tensors: Mapping[str, torch.Tensor], precision: Precision) -> dict[str, torch.Tensor]:
-    """The tensors, with every matrix as `precision` has it."""
+    """The tensors, with every matrix as `precision` has it, and low ranks in 16 bits."""
     floats = {Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}
     made = dict(tensors)
     for name, tensor in tensors.items():
         if tensor.ndim == 2 and name.endswith(".weight") and name != "emb.weight":
             kind = floats.get(precision)
             made[name] = dequantize(quantize(tensor, precision)) if kind is None else tensor.to(kind).float()
+        elif name.endswith(LOW_RANKS):
+            made[name] = tensor.half().float()
     return made
 
 
@@ -124,11 +130,8 @@ def test_every_precision_is_near_the_definition(precision: Precision) -> None:
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT8_GROUPS, Precision.INT4])
 def test_whole_numbers_are_those_of_the_quantizer(precision: Precision) -> None:
-    """The model made of dequantized matrices is the same model but for the rounding of low ranks."""
+    """The model made of dequantized matrices is the same model but for the rounding of activations."""
     exact = rounded(TENSORS, precision)
-    for name, tensor in TENSORS.items():
-        if ".att." in name and name[-1] in "12":
-            exact[name] = tensor.half().float()
     on = runner(precision)
     memory = on.new_memory()
     feed(on, memory, IDS[:12])
@@ -272,6 +275,20 @@ def test_the_store_grows_and_what_lies_there_stays(plain: GpuRunner) -> None:
     assert np.array_equal(many[-1].logits, logits)
 
 
+def test_the_store_may_grow_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antiphon.engine.gpu_network.PIECE_BYTES", 1)
+    on = runner()
+    memory, crowd = on.new_memory(), []
+    running = on.begin([Feed(memory=memory, ids=IDS[:5])])
+    slots = on.store.states.shape[0]
+    assert not running.advance(0)
+    while on.store.states.shape[0] == slots:
+        crowd.append(on.new_memory())
+    while not running.advance(0):
+        pass
+    assert off(memory.logits, defined(SPEC, TENSORS, IDS[:5])[0][-1]) < 1e-5
+
+
 def test_a_memory_cannot_come_twice_nor_from_elsewhere(plain: GpuRunner) -> None:
     memory = plain.new_memory()
     with pytest.raises(ValueError, match="twice"):
@@ -289,12 +306,30 @@ def test_a_start_state_is_where_memories_begin() -> None:
     assert off(memory.logits, defined(SPEC, TENSORS, IDS[:6])[0][-1]) < 1e-5
 
 
+TINY_OLD = {"n_embd": 16, "ffn_dim": 32, "vocab_size": 16} if INTERPRETED else {}
+
+
+@needs_triton
+@pytest.mark.parametrize("version", [Version.V4, Version.V6] if INTERPRETED else list(Version)[:-1])
+def test_the_kernels_of_older_versions_equal_plain_pytorch_too(version: Version) -> None:
+    spec = replace(small(version), **TINY_OLD)
+    on = GpuRunner(held(spec), precision=Precision.FP16, device=DEVICE, kernels=True)
+    assert on.differences == []
+    memory, other = on.new_memory(), on.new_memory()
+    feed(on, memory, IDS[:3])
+    for token in IDS[:3]:
+        feed(on, other, np.array([token]))
+    assert np.array_equal(memory.logits, other.logits)
+    logits, _ = defined(spec, random_weights(spec, seed=1), IDS[:3])
+    assert off(memory.logits, logits[-1]) < 2e-2
+
+
 def replaced(monkeypatch: pytest.MonkeyPatch, operation: str, by: Operation) -> None:
     """Let the kernels be plain PyTorch under other names, but for one."""
     monkeypatch.setattr(gpu_operations, "fast", lambda _: replace(PLAIN, **{operation: by}))
 
 
-@pytest.mark.parametrize("operation", gpu_operations.NAMES)
+@pytest.mark.parametrize("operation", Network7.uses(SPEC))
 def test_a_kernel_that_differs_is_switched_off_aloud(
     operation: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -373,7 +408,7 @@ def test_older_versions_run_in_every_precision(precision: Precision) -> None:
     memory = on.new_memory()
     feed(on, memory, IDS[:5])
     logits, _ = defined(spec, rounded(tensors.tensors, precision), IDS[:5])
-    assert off(memory.logits, logits[-1]) < 1e-5
+    assert off(memory.logits, logits[-1]) < 1e-3
     assert on.nbytes < sum(tensor.nbytes for tensor in tensors.tensors.values())
 
 

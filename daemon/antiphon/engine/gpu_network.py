@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from antiphon.engine.gpu_operations import NAMES, PLAIN, Operations
+from antiphon.engine.gpu_operations import PLAIN, Operations
 from antiphon.engine.runner import Ids
 from antiphon.model.spec import ModelSpec
 from antiphon_kernels.linear.format import FLOAT32
@@ -183,6 +183,11 @@ class Network(ABC, Generic[B]):
         self.x = torch.zeros(MOST_ROWS, spec.n_embd, device=self._device)
         self.v_first = torch.zeros(MOST_ROWS, spec.n_embd, device=self._device)
 
+    @staticmethod
+    @abstractmethod
+    def uses(spec: ModelSpec) -> tuple[str, ...]:
+        """The names of the operations that a model of this kind is made of."""
+
     @abstractmethod
     def layer(self, index: int, slab: Slab) -> None:
         """Run block `index` on the rows in the workspace."""
@@ -192,7 +197,7 @@ class Network(ABC, Generic[B]):
         """Whether slabs are captured as graphs: on a GPU, where no operation is the plain one, which would wait."""
         mine, plain = self.operations, PLAIN
         able = self._device.type == "cuda" and self._wants_graphs
-        return able and all(getattr(mine, name) is not getattr(plain, name) for name in NAMES)
+        return able and all(getattr(mine, name) is not getattr(plain, name) for name in self.uses(self.weights.spec))
 
     def tune(self, search: Callable[..., Sequence[object]]) -> int:
         """Let `search` (`linear.triton_gpu.tune`) find how each product is best divided; how many ways were refused."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from antiphon_kernels.block7 import reference as block7
 from antiphon_kernels.linear import on_device
+from antiphon_kernels.wkv4_step import on_device as wkv4_step
+from antiphon_kernels.wkv5_step import on_device as wkv5_step
 from antiphon_kernels.wkv7_step import reference as wkv7_step
 
 Operation = Callable[..., None]
@@ -25,6 +27,8 @@ class Operations:
     advance: Operation
     finish: Operation
     norm: Operation
+    advance4: Operation
+    advance5: Operation
 
 
 PLAIN = Operations(
@@ -35,24 +39,29 @@ PLAIN = Operations(
     advance=wkv7_step.advance,
     finish=block7.finish,
     norm=block7.norm,
+    advance4=wkv4_step.advance,
+    advance5=wkv5_step.advance,
 )
 
 NAMES = tuple(field.name for field in fields(Operations))
 
 
 def fast(head_size: int) -> Operations | None:
-    """The Triton kernels; None where Triton is not installed or does not take heads of this size."""
-    linear, block, step = (kernels(name) for name in ("linear", "block7", "wkv7_step"))
-    if linear is None or block is None or step is None or not (block.takes(head_size) and step.takes(head_size)):
+    """The Triton kernels, but for those that do not take heads of this size; None where Triton is not installed."""
+    linear, block, *steps = (kernels(name) for name in ("linear", "block7", "wkv4_step", "wkv5_step", "wkv7_step"))
+    if linear is None or block is None or None in steps:
         return None
+    step4, step5, step7 = steps
     return Operations(
         multiply=linear.multiply,
         embed=block.embed,
         shift_mix=block.shift_mix,
-        prepare=block.prepare,
-        advance=step.advance,
-        finish=block.finish,
+        prepare=block.prepare if block.takes(head_size) else PLAIN.prepare,
+        advance=step7.advance if step7.takes(head_size) else PLAIN.advance,
+        finish=block.finish if block.takes(head_size) else PLAIN.finish,
         norm=block.norm,
+        advance4=step4.advance,
+        advance5=step5.advance if step5.takes(head_size) else PLAIN.advance5,
     )
 
 

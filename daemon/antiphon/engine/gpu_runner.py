@@ -13,19 +13,18 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from antiphon.engine import gpu_operations
-from antiphon.engine.gpu_network import MOST_ROWS, Part, Size, Store
+from antiphon.engine import gpu_operations, gpu_rwkv456, gpu_weights
+from antiphon.engine.gpu_network import MOST_ROWS, B, Network, Part, Passage, Size, Store, Weights
 from antiphon.engine.gpu_proof import Difference, proven
 from antiphon.engine.gpu_rwkv7 import Network7
 from antiphon.engine.gpu_sampling import sample_on
-from antiphon.engine.gpu_torch import NetworkPlain
-from antiphon.engine.gpu_weights import Tensors, load
+from antiphon.engine.gpu_weights import Tensors
 from antiphon.engine.runner import Draw, Feed, Floats, Memory
 from antiphon.model.precision import Precision
 from antiphon.model.spec import Version
@@ -40,21 +39,6 @@ FIRST_SLOTS = 32
 
 WARM = (1, 2, 4, 8, 16)
 """Sequences in the decode slabs that are captured before the first feed comes."""
-
-
-class Passage(Protocol):
-    """One slab on its way through a network."""
-
-    @property
-    def parts(self) -> list[Part]: ...
-
-    @property
-    def ahead(self) -> tuple[Size, int] | None: ...
-
-    @property
-    def scores(self) -> Tensor | None: ...
-
-    def step(self) -> None: ...
 
 
 class GpuMemory:
@@ -122,20 +106,17 @@ class GpuRunner:
         self._start = None if start_state is None else torch.from_numpy(start_state.astype(np.float32))
         with self.at_work():
             self.store = Store(FIRST_SLOTS, self.spec.state_floats, self.spec.vocab_size, self._device)
-            self._network: Network7 | NetworkPlain
-            if self.spec.version is not Version.V7:
-                self._network = NetworkPlain(tensors, self.store, precision=precision, device=self._device)
-                self.nbytes = self._network.weights.nbytes
-                return
-            weights = load(tensors, precision, self._device)
-            self.nbytes = weights.nbytes
-            operations = self._operations(kernels)
-            if operations is None:
-                operations = gpu_operations.PLAIN
+            operations = self._operations(kernels) or gpu_operations.PLAIN
+            planes = 1 if precision is Precision.FP32 else planes
+            self._network: Network[Any]
+            if self.spec.version is Version.V7:
+                self._network = self._made(
+                    Network7, gpu_weights.load(tensors, precision, self._device), operations, planes
+                )
             else:
-                planes = 1 if precision is Precision.FP32 else planes
-                operations, self.differences = proven(weights, operations, planes=planes)
-            self._network = Network7(weights, self.store, planes=planes, operations=operations)
+                old = gpu_rwkv456.load(tensors, precision, self._device)
+                self._network = self._made(gpu_rwkv456.NetworkOld, old, operations, planes)
+        self.nbytes = self._network.weights.nbytes
 
     @property
     def device(self) -> str:
@@ -179,7 +160,7 @@ class GpuRunner:
         """Compile what decoding a few sequences and reading one needs, and capture it, before anybody waits for it."""
         network = self._network
         with self.at_work():
-            if isinstance(network, Network7) and network.captures:
+            if network.captures:
                 refused = network.tune(gpu_operations.kernels("linear").tune)
                 log.info("%d ways to divide a product gave other bits on this GPU and are not used", refused)
             for count in WARM:
@@ -245,12 +226,20 @@ class GpuRunner:
     def stopwatch(self) -> _Stopwatch:
         return _Stopwatch(self._stream)
 
+    def _made(
+        self, kind: type[Network[B]], weights: Weights[B], operations: gpu_operations.Operations, planes: int
+    ) -> Network[B]:
+        """The network, of kernels that are proven on these weights."""
+        if operations is not gpu_operations.PLAIN:
+            operations, self.differences = proven(kind, weights, operations, planes=planes)
+        return kind(weights, self.store, planes=planes, operations=operations)
+
     def _operations(self, kernels: bool | None) -> gpu_operations.Operations | None:
         if kernels is False or (kernels is None and self._device.type != "cuda"):
             return None
         found = gpu_operations.fast(self.spec.head_size)
         if found is None:
-            log.error("this model runs in plain PyTorch, slowly: Triton is missing, or heads of this size are")
+            log.error("this model runs in plain PyTorch, slowly: Triton is not installed")
         return found
 
 

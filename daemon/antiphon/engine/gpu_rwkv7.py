@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from antiphon.engine.gpu_network import Network
 from antiphon.engine.gpu_weights import Layer
+from antiphon.model.spec import ModelSpec
 from antiphon_kernels.linear.on_device import BY_PART, SQUARED_RELU
 from antiphon_kernels.slab import Slab
 from antiphon_kernels.wkv7_step.reference import VECTORS
@@ -11,6 +12,10 @@ from antiphon_kernels.wkv7_step.reference import VECTORS
 
 class Network7(Network[Layer]):
     """The step of an RWKV-7."""
+
+    @staticmethod
+    def uses(spec: ModelSpec) -> tuple[str, ...]:
+        return ("multiply", "embed", "shift_mix", "prepare", "advance", "finish", "norm")
 
     def layer(self, index: int, slab: Slab) -> None:
         op, layer, spec, states = self.operations, self.weights.layers[index], self.weights.spec, self.store.states

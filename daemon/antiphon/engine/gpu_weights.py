@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from antiphon.engine.gpu_network import Norm, Weights
+from antiphon.engine.gpu_network import B, Norm, Weights
 from antiphon.model.precision import Precision, quantize
 from antiphon.model.spec import ModelSpec
 from antiphon_kernels.block7.reference import OF_A, OF_G, OF_K, OF_R, OF_V, OF_W, HeadWeights
@@ -60,18 +60,8 @@ class Layer:
 
 def load(tensors: Tensors, precision: Precision, device: torch.device) -> Weights[Layer]:
     """Lay an RWKV-7 out on `device`."""
-    reader = _Reader(tensors, precision, device)
-    kept = tensors.read_quantized("emb.weight")
-    embedding, scales = (tensors.read("emb.weight"), None) if kept is None else kept
-    return Weights(
-        spec=tensors.spec,
-        embedding=embedding.to(device).contiguous(),
-        embedding_scales=None if scales is None else scales.float().to(device),
-        ln0=reader.norm("blocks.0.ln0"),
-        layers=tuple(reader.layer(index) for index in range(tensors.spec.n_layer)),
-        ln_out=reader.norm("ln_out"),
-        head=reader.matrix("head.weight"),
-    )
+    reader = Reader(tensors, precision, device)
+    return reader.whole(tuple(reader.layer(index) for index in range(tensors.spec.n_layer)))
 
 
 def matrix_of(tensors: Tensors, name: str, precision: Precision, device: torch.device | str) -> Matrix:
@@ -96,7 +86,9 @@ def _narrow(values: Tensor) -> bool:
     return bool((values.min() >= -8) & (values.max() <= 7))
 
 
-class _Reader:
+class Reader:
+    """Reads a model's tensors onto a device."""
+
     def __init__(self, tensors: Tensors, precision: Precision, device: torch.device) -> None:
         self._tensors = tensors
         self._precision = precision
@@ -111,9 +103,23 @@ class _Reader:
     def matrix(self, name: str) -> Matrix:
         return matrix_of(self._tensors, name, self._precision, self._device)
 
-    def low_rank(self, name: str) -> Matrix:
+    def whole(self, layers: tuple[B, ...]) -> Weights[B]:
+        """The layers, and what stands before and after them."""
+        tensors, device = self._tensors, self._device
+        kept = tensors.read_quantized("emb.weight")
+        embedding, scales = (tensors.read("emb.weight"), None) if kept is None else kept
+        return Weights(
+            spec=tensors.spec,
+            embedding=embedding.to(device).contiguous(),
+            embedding_scales=None if scales is None else scales.float().to(device),
+            ln0=self.norm("blocks.0.ln0"),
+            layers=layers,
+            ln_out=self.norm("ln_out"),
+            head=self.matrix("head.weight"),
+        )
+
+    def low_rank(self, tensor: Tensor) -> Matrix:
         """The transpose of a low-rank matrix, in 16 bits: those it has, else float16's."""
-        tensor = self._tensors.read(name)
         if self._precision is Precision.FP32:
             tensor = tensor.float()
         elif tensor.dtype != torch.bfloat16:
@@ -127,12 +133,18 @@ class _Reader:
         lowered = [("w", OF_W, TANH), ("a", OF_A, IDENTITY), ("v", OF_V, IDENTITY), ("g", OF_G, SIGMOID)]
         names = [part for part in lowered if index or part[0] != "v"]
         low = stack(
-            _same_form([self.low_rank(f"{att}.{name}1") for name, _, _ in names]),
+            _same_form([self.low_rank(self._tensors.read(f"{att}.{name}1")) for name, _, _ in names]),
             sources=[source for _, source, _ in names],
             acts=[act for _, _, act in names],
         )
         starts = {name: start for (name, _, _), start in zip(names, low.starts, strict=True)}
-        raising = dict(zip(starts, _same_form([self.low_rank(f"{att}.{name}2") for name in starts]), strict=True))
+        raising = dict(
+            zip(
+                starts,
+                _same_form([self.low_rank(self._tensors.read(f"{att}.{name}2")) for name in starts]),
+                strict=True,
+            )
+        )
         head = HeadWeights(
             w0=self.vector(f"{att}.w0"),
             a0=self.vector(f"{att}.a0"),
