@@ -22,7 +22,12 @@ from antiphon_kernels.linear.vnni import AHEAD, QUAD_BYTES
 SIDE = 16
 """Rows, outputs and quads of inputs of a tile."""
 
+SHARES = 4
+"""Calls among which the fetching of the next block is divided: too much of it at once holds up the tiles."""
+
 TILE_BYTES = 4 * SIDE * SIDE
+
+_NEAR = 1 << 21
 
 _ARCH_PRCTL, _REQUEST, _TILE_DATA = 158, 0x1023, 18
 _UNKNOWN, _GRANTED, _REFUSED = range(3)
@@ -110,19 +115,23 @@ def release(_typing: Any) -> Any:
 
 
 def multiply(planes: int) -> Callable[..., None]:
-    """An intrinsic: what `vnni.tile` does, for as many `rows` as tiles are configured for; `sums`: room for 4."""
+    """An intrinsic: what `vnni.tile` does, for as many `rows` as tiles are configured for.
+
+    `sums`: room for 4 tiles. `coming`: from where to fetch a quarter of a block while it works, for the second cache; 0 =
+    a whole one from 4 KiB further on.
+    """
 
     @intrinsic
     def multiply_rows(
         _typing: Any, rows: Any, weights: Any, quads: Any, high: Any, low: Any, stride: Any, scales: Any, steps: Any,
-        excess: Any, to: Any, to_stride: Any, sums: Any,
+        excess: Any, to: Any, to_stride: Any, sums: Any, coming: Any,
     ) -> Any:  # fmt: skip
         def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
             if has_amx():
                 _Block(builder, planes).emit(*args)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 12), generate
+        return types.void(*[types.int64] * 13), generate
 
     return multiply_rows
 
@@ -137,18 +146,25 @@ class _Block(Tiles):
 
     def emit(
         self, rows: Any, weights: Any, quads: Any, high: Any, low: Any, stride: Any, scales: Any, steps: Any,
-        excess: Any, to: Any, to_stride: Any, sums: Any,
+        excess: Any, to: Any, to_stride: Any, sums: Any, coming: Any,
     ) -> None:  # fmt: skip
         turns = self.builder.udiv(quads, self.number(SIDE))
         if self._planes == 1:
-            self._bytes(weights, turns, high, low, stride, sums)
+            alone = self.builder.icmp_signed("==", coming, self.number(0))
+            with self.builder.if_else(alone) as (then, otherwise):
+                with then:
+                    self._bytes(weights, turns, high, low, stride, sums, self.at(weights, AHEAD), SIDE * QUAD_BYTES)
+                with otherwise:
+                    self._bytes(weights, turns, high, low, stride, sums, coming, SIDE * QUAD_BYTES // SHARES)
             self._finish(rows, (0, 1), 2, quads, scales, steps, excess, to, to_stride, sums)
             return
         for half in (0, 1):
             self._wide(weights, turns, high, low, stride, sums, half)
             self._finish(rows, (half,), 3, quads, scales, steps, excess, to, to_stride, sums)
 
-    def _bytes(self, weights: Any, turns: Any, high: Any, low: Any, stride: Any, sums: Any) -> None:
+    def _bytes(
+        self, weights: Any, turns: Any, high: Any, low: Any, stride: Any, sums: Any, coming: Any, share: int
+    ) -> None:
         """Tiles 0 to 3: high and low totals of the first 16 outputs, then of the other 16."""
         for tile in range(4):
             self.zero(tile)
@@ -160,8 +176,8 @@ class _Block(Tiles):
             self.fill(5, self.at(low, inputs), stride)
             for half in (0, 1):
                 self.fill(6 + half, self.at(here, 64 * half), self.number(QUAD_BYTES))
-            for line in range(0, SIDE * QUAD_BYTES, 64):
-                self.fetch(self.at(here, AHEAD + line))
+            for line in range(0, share, 64):
+                self.fetch(self.at(coming, self.times(number, share), line), nearness=2)
             for half in (0, 1):
                 for side in (0, 1):
                     self.add(2 * half + side, 4 + side, 6 + half)
@@ -198,26 +214,58 @@ class _Block(Tiles):
     ) -> None:  # fmt: skip
         scale = {half: self.load(self.at(scales, 4 * SIDE * half), self._floats) for half in halves}
 
-        def row(number: Any, _: Any) -> list[Any]:
-            off = self.spread(self.load(self.at(excess, self.times(number, 8)), F64), SIDE)
+        def held(number: Any, place: int) -> list[Any]:
+            """A row's totals of each kind, for 16 outputs."""
+            line = self.at(sums, self.times(number, 4 * SIDE))
+            return [self.load(self.at(line, TILE_BYTES * (kinds * place + kind)), self._ints) for kind in range(kinds)]
+
+        def put(number: Any, half: int, whole: Any) -> None:
             step = self.spread(self.load(self.at(steps, self.times(number, 4)), F32), SIDE)
             line = self.at(to, self.times(self.builder.mul(to_stride, number), 4))
+            self.store(self.builder.fmul(whole, self.builder.fmul(scale[half], step)), self.at(line, 4 * SIDE * half))
+
+        def row(number: Any, _: Any) -> list[Any]:
+            """256 * high + low - off is far below 2**53, so float64 holds it exactly."""
+            off = self.spread(self.load(self.at(excess, self.times(number, 8)), F64), SIDE)
             for place, half in enumerate(halves):
-                total: Any = None
-                for kind in range(kinds):
-                    held = self.at(sums, TILE_BYTES * (kinds * place + kind), self.times(number, 4 * SIDE))
-                    part = self.builder.sitofp(self.load(held, self._ints), self._doubles)
-                    if total is not None:
-                        shifted = self.builder.fmul(total, self.every(self._doubles, 256.0))
-                        part = self.builder.fadd(shifted, part)
-                    total = part
-                whole = self.builder.fptrunc(self.builder.fsub(total, off), self._floats)
-                self.store(
-                    self.builder.fmul(whole, self.builder.fmul(scale[half], step)), self.at(line, 4 * SIDE * half)
-                )
+                first, *others = held(number, place)
+                total = self.builder.sitofp(first, self._doubles)
+                for other in others:
+                    shifted = self.builder.fmul(total, self.every(self._doubles, 256.0))
+                    total = self.builder.fadd(shifted, self.builder.sitofp(other, self._doubles))
+                put(number, half, self.builder.fptrunc(self.builder.fsub(total, off), self._floats))
             return []
 
-        self.loop(rows, [], row)
+        if kinds > 2:
+            self.loop(rows, [], row)
+            return
+
+        def near_row(number: Any, carried: Any) -> list[Any]:
+            """In int32, which is a third of the work, and whether that was enough.
+
+            A total is 256 * (high - off / 256) + (low - off % 256). The latter is within 2**30; so where the
+            difference in brackets is within 2**21, the total fits an int32, whatever overflows on the way to it.
+            """
+            (most,) = carried
+            off = self.builder.fptosi(self.load(self.at(excess, self.times(number, 8)), F64), I64)
+            upper = self.spread(self.builder.trunc(self.builder.ashr(off, self.number(8)), I32), SIDE)
+            lower = self.spread(self.builder.trunc(self.builder.and_(off, self.number(255)), I32), SIDE)
+            for place, half in enumerate(halves):
+                high, low = held(number, place)
+                rest = self.builder.sub(high, upper)
+                size = self.builder.add(rest, self.every(self._ints, _NEAR))
+                most = self.call(f"llvm.umax.v{SIDE}i32", self._ints, [most, size])
+                shifted = self.builder.shl(rest, self.every(self._ints, 8))
+                total = self.builder.add(shifted, self.builder.sub(low, lower))
+                put(number, half, self.builder.sitofp(total, self._floats))
+            return [most]
+
+        (most,) = self.loop(rows, [self.every(self._ints, 0)], near_row)
+        furthest = self.call(f"llvm.vector.reduce.umax.v{SIDE}i32", I32, [most])
+        with self.builder.if_then(
+            self.builder.icmp_unsigned(">=", furthest, ir.Constant(I32, 2 * _NEAR)), likely=False
+        ):
+            self.loop(rows, [], row)
 
 
 assert BLOCK == 2 * SIDE

@@ -83,10 +83,10 @@ class Emitter:
         sign = builder.shl(builder.and_(wide, self.every(ints, 0x8000)), self.every(ints, 16))
         return builder.bitcast(builder.or_(builder.bitcast(scaled, ints), sign), vector(F32, lanes))
 
-    def fetch(self, address: Any) -> None:
-        """Ask for a cache line; a hint, safe at any address."""
+    def fetch(self, address: Any, *, nearness: int = 3) -> None:
+        """Ask for a cache line, into the first cache (3) or the second (2); a hint, safe at any address."""
         place = self.builder.inttoptr(address, I8.as_pointer())
-        self.call("llvm.prefetch.p0", ir.VoidType(), [place, *(ir.Constant(I32, n) for n in (0, 3, 1))])
+        self.call("llvm.prefetch.p0", ir.VoidType(), [place, *(ir.Constant(I32, n) for n in (0, nearness, 1))])
 
     def loop(
         self, count: Any, carried: Sequence[Any], body: Callable[[Any, Sequence[Any]], Sequence[Any]]

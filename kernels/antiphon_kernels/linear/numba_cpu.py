@@ -261,7 +261,7 @@ def _interleaved(
             if size < BLOCK:
                 place, to_stride = address(scratch, EDGE), BLOCK
             _block(
-                tiles, address(scratch, TILES), planes, at, padded // 4,
+                tiles, (address(scratch, TILES) + 63) // 64 * 64, planes, at, padded // 4,
                 address(high, begin * stride), address(low, begin * stride), stride,
                 address(floats, 4 * (matrix[fmt.SCALES] + block * BLOCK)), address(steps, 4 * begin),
                 address(scratch, EXCESS), place, to_stride, count,
@@ -290,18 +290,20 @@ def _block(
     excess: int, to: int, to_stride: int, rows: int,
 ) -> None:  # fmt: skip
     """One interleaved block times `rows` rows; all but planes, quads, strides and rows are addresses."""
-    row = 0
+    row = turn = 0
     if tiles:
-        side = min(amx.SIDE, rows)
+        side, share = min(amx.SIDE, rows), quads * 4 * BLOCK // amx.SHARES
+        whole = rows > amx.SIDE * (amx.SHARES - 1)  # so many turns that they can share the fetching
         while row < rows:
             row = min(row, rows - side)  # the last rows may be worked out twice
             h, w, t = high + row * stride, low + row * stride, to + 4 * row * to_stride
             s, e = steps + 4 * row, excess + 8 * row
+            coming = at + (amx.SHARES + turn) * share if whole else at * (turn > 0)
             if planes == 1:
-                _TILES(side, at, quads, h, w, stride, scales, s, e, t, to_stride, sums)
+                _TILES(side, at, quads, h, w, stride, scales, s, e, t, to_stride, sums, coming)
             else:
-                _WIDE_TILES(side, at, quads, h, w, stride, scales, s, e, t, to_stride, sums)
-            row += side
+                _WIDE_TILES(side, at, quads, h, w, stride, scales, s, e, t, to_stride, sums, coming)
+            row, turn = row + side, turn + 1
     while row < rows:
         left = rows - row
         h, w, t = high + row * stride, low + row * stride, to + 4 * row * to_stride

@@ -17,7 +17,7 @@ TOGETHER_BYTES = 1 << 18
 EXCESS = 0  # float64 [ROWS_AT_ONCE]: what comes off each row's totals
 EDGE = EXCESS + 8 * ROWS_AT_ONCE  # float32 [ROWS_AT_ONCE, BLOCK]: outputs of a last block that is not whole
 TILES = EDGE + 4 * ROWS_AT_ONCE * BLOCK  # int32 [4, 16, 16]: totals as the tile unit leaves them
-VARIABLE = TILES + 4 * 16 * 16 * 4  # blocks put together, or lists of inputs and sums of all outputs
+VARIABLE = TILES + 4 * 16 * 16 * 4 + 64  # blocks put together, or lists of inputs and sums of all outputs
 
 
 def scratch_bytes(matrices: npt.NDArray[Any]) -> int:
