@@ -309,6 +309,45 @@ def test_the_state_of_a_prompt_is_kept_and_spares_the_next_one_from_reading_it(
     assert first == alone(text_of(model, ids=ids))[0]
 
 
+def test_the_next_turn_of_a_conversation_need_not_read_the_last_one_again(model: LoadedModel, worker: Worker) -> None:
+    """What was drawn is kept too, its last place only, so that a prompt that goes on from there begins there."""
+    pool = Pool(model, budget_bytes=1 << 24)
+    batch, ids = Batch(worker, pool=pool), prompt(70, seed=8)
+    drawn: list[int] = []
+    all_of([batch.write(text_of(model, ids=ids, most=200, on_id=drawn.append))])
+    whole = [*ids, *drawn]
+    assert [key in pool for key in keys_of(whole)] == [True, False, False, True]  # at 64 ids, and at 256
+    turn = [*whole, 5, 6, 7]
+    expected, timeline = alone(text_of(model, ids=turn))
+    second: list[int] = []
+    text = text_of(model, ids=turn, on_id=second.append)
+    all_of([batch.write(text)])
+    assert second == expected
+    np.testing.assert_array_equal(text.timeline.state, timeline.state)
+
+
+def test_a_timeline_that_begins_elsewhere_finds_only_states_that_began_there(
+    model: LoadedModel, worker: Worker
+) -> None:
+    pool = Pool(model, budget_bytes=1 << 24)
+    batch, ids = Batch(worker, pool=pool), prompt(100, seed=8)
+    state = np.random.default_rng(1).standard_normal(model.runner.state_len).astype(np.float32)
+
+    def begun() -> Text:
+        timeline = Timeline.restored(model, state=state, logits=np.zeros(51, np.float32), count=0)
+        sampler = Sampler(vocab_size=51, style=style_of(1))
+        return Text(timeline=timeline, ids=ids, sampler=sampler, most=3, root=b"tuned")
+
+    all_of([batch.write(text_of(model, ids=ids))])
+    assert len(pool) == 1
+    _, expected = alone(begun())
+    for _ in range(2):
+        text = begun()
+        all_of([batch.write(text)])
+        np.testing.assert_array_equal(text.timeline.state, expected.state)
+    assert len(pool) == 2
+
+
 def test_closing_the_worker_ends_every_text(model: LoadedModel) -> None:
     worker = Worker()
     batch, begun, go_on = Batch(worker), threading.Event(), threading.Event()

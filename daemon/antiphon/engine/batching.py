@@ -20,7 +20,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from antiphon.engine.pool import STRIDE, Pool, keys_of
+import numpy as np
+
+from antiphon.engine.pool import STRIDE, Pool, Trail, keys_of
 from antiphon.engine.runner import Draw, Mask
 from antiphon.engine.sampler import Sampler
 from antiphon.engine.timeline import FeedingTogether, Timeline, draw_together
@@ -30,7 +32,7 @@ MOST_ROWS = 64
 """Texts that are written on in one round."""
 
 KEPT_EVERY = 512
-"""Ids between the states of a long prompt that are kept; its last one is kept as well."""
+"""Ids between the states of a long text that are kept; the last one of its prompt and of all of it are kept as well."""
 
 
 class End(enum.Enum):
@@ -67,7 +69,7 @@ class Text:
 class Writing:
     """A text on its way. `done` gives why it ended, or raises what went wrong."""
 
-    __slots__ = ("_cancelled", "_drawn", "_keys", "_next", "_unread", "done", "text")
+    __slots__ = ("_cancelled", "_drawn", "_latest", "_next", "_trail", "_unread", "done", "text")
 
     def __init__(self, text: Text) -> None:
         self.text = text
@@ -76,7 +78,8 @@ class Writing:
         self._unread: Sequence[int] = text.ids
         self._next: int | None = None  # drawn, and still to be fed
         self._drawn = 0
-        self._keys: list[bytes] = []  # of the beginnings of the prompt, where states may be kept
+        self._trail: Trail | None = None  # where states may be kept, of a timeline that was new
+        self._latest: bytes | None = None  # the key of the state of what was drawn that is kept
 
     @property
     def drawn(self) -> int:
@@ -86,6 +89,12 @@ class Writing:
     def cancel(self) -> None:
         """End it as soon as the round that it is in is over: it costs no further id. From any thread."""
         self._cancelled.set()
+
+    def _feed_of(self, ids: Sequence[int]) -> tuple[Timeline, Sequence[int]]:
+        """`ids`, about to be fed to its timeline."""
+        if self._trail is not None:
+            self._trail.add(ids)
+        return self.text.timeline, ids
 
     def _take(self, token: int) -> End | None:
         """`token` was drawn; gives why it was the last one, or None."""
@@ -112,7 +121,7 @@ class Writing:
 
 
 class Batch:
-    """The texts that are written on one model, on `worker`. pool: where states of prompts are kept, or None."""
+    """The texts that are written on one model, on `worker`. pool: where states are kept for texts that begin alike."""
 
     def __init__(self, worker: Worker, *, pool: Pool | None = None) -> None:
         self._worker = worker
@@ -132,9 +141,10 @@ class Batch:
             raise ValueError(f"a text of {text.most} ids cannot be written")
         if not len(text.ids) and not text.timeline.count:
             raise ValueError("a text begins with one id at least")
-        for token in text.ids:
-            if not 0 <= token < size:
-                raise ValueError(f"id {token} is not in the vocabulary of 0 to {size - 1}")
+        ids = np.asarray(text.ids, np.int64)
+        wrong = ids[(ids < 0) | (ids >= size)]
+        if wrong.size:
+            raise ValueError(f"id {wrong[0]} is not in the vocabulary of 0 to {size - 1}")
         writing = Writing(text)
         with self._lock:
             if self._job is None:
@@ -175,12 +185,12 @@ class Batch:
             writing = self._drawing.popleft()
             self._fed.append(writing)
             if writing._next is not None:
-                feeds.append((writing.text.timeline, (writing._next,)))
+                feeds.append(writing._feed_of((writing._next,)))
         if self._reading:
             writing = self._reading.popleft()
             self._fed.append(writing)
             size = STRIDE - writing.text.timeline.count % STRIDE
-            feeds.append((writing.text.timeline, writing._unread[:size]))
+            feeds.append(writing._feed_of(writing._unread[:size]))
             writing._unread = writing._unread[size:]
         if feeds:
             try:
@@ -192,11 +202,12 @@ class Batch:
         """Begin to read a text, from the longest beginning that is known already."""
         text = writing.text
         if self._pool is not None and not text.timeline.count:
-            writing._keys = keys_of(text.ids, root=text.root)
-            mark = self._pool.longest(writing._keys)
+            writing._trail = Trail(text.root)
+            mark = self._pool.longest(keys_of(text.ids, root=text.root))
             if mark is not None:
                 text.timeline.rewind(mark)
                 writing._unread = text.ids[mark.count :]
+                writing._trail.add(text.ids[: mark.count])
         (self._reading if len(writing._unread) else self._drawing).append(writing)
 
     def _feed(self, feeding: FeedingTogether, budget_ns: int) -> None:
@@ -248,12 +259,18 @@ class Batch:
         return draws
 
     def _keep(self, writing: Writing) -> None:
-        """Keep the state where the prompt's last chunk ends, and every `KEPT_EVERY` ids before."""
-        places, rest = divmod(writing.text.timeline.count, STRIDE)
-        if self._pool is None or rest or not 0 < places <= len(writing._keys):
+        """Keep the state of the prompt's last place, of the last one in what was drawn, and of some in between."""
+        trail, pool = writing._trail, self._pool
+        if pool is None or trail is None or not trail.count or trail.count % STRIDE:
             return
-        if places == len(writing._keys) or writing.text.timeline.count % KEPT_EVERY == 0:
-            self._pool.keep(writing._keys[places - 1], writing.text.timeline)
+        prompt = len(writing.text.ids)
+        if trail.count > prompt:
+            if writing._latest is not None:
+                pool.drop(writing._latest)
+            writing._latest = None if trail.count % KEPT_EVERY == 0 else trail.key
+        elif trail.count + STRIDE <= prompt and trail.count % KEPT_EVERY:
+            return
+        pool.keep(trail.key, writing.text.timeline)
 
     def _over(self, job: Future[None]) -> None:
         """The job has ended: texts are only left when the worker was closed, or something went wrong."""

@@ -20,17 +20,36 @@ STRIDE = 64
 Key = bytes
 
 
-def keys_of(ids: Sequence[int], *, root: bytes = b"") -> list[Key]:
-    """The keys of the beginnings of `ids` that are 64, 128, … ids long. root: what the timeline was before them.
+class Trail:
+    """The ids that a timeline has been fed from its beginning on, and the key of the last place among them.
 
-    Each is a hash over all ids before its place, so that no text can be made to find another's state by chance.
+    root: what the timeline was before the first one, if not new. A key is a hash over all ids before its place, so that
+    no text can be made to find another's state.
     """
-    numbers = np.asarray(ids, "<i4")
-    keys, key = [], hashlib.blake2b(root, digest_size=32).digest()
-    for end in range(STRIDE, numbers.size + 1, STRIDE):
-        key = hashlib.blake2b(key + numbers[end - STRIDE : end].tobytes(), digest_size=32).digest()
-        keys.append(key)
-    return keys
+
+    __slots__ = ("_since", "count", "key")
+
+    def __init__(self, root: bytes = b"") -> None:
+        self.key: Key = hashlib.blake2b(root, digest_size=32).digest()
+        self.count = 0
+        """Ids fed; at a multiple of `STRIDE` the key is that of this very place."""
+        self._since = np.zeros(0, "<i4")
+
+    def add(self, ids: Sequence[int]) -> list[Key]:
+        """`ids` were fed; gives the keys of the places among them, in order."""
+        self.count += len(ids)
+        self._since = np.concatenate([self._since, np.asarray(ids, "<i4")])
+        keys = []
+        while self._since.size >= STRIDE:
+            self.key = hashlib.blake2b(self.key + self._since[:STRIDE].tobytes(), digest_size=32).digest()
+            self._since = self._since[STRIDE:]
+            keys.append(self.key)
+        return keys
+
+
+def keys_of(ids: Sequence[int], *, root: bytes = b"") -> list[Key]:
+    """The keys of the beginnings of `ids` that are 64, 128, … ids long; root as for `Trail`."""
+    return Trail(root).add(ids)
 
 
 class Pool:
@@ -60,6 +79,10 @@ class Pool:
             self._marks[key] = timeline.mark()
         if key in self._marks:
             self._marks.move_to_end(key)
+
+    def drop(self, key: Key) -> None:
+        """Let go of a state, if it is kept."""
+        self._marks.pop(key, None)
 
     def longest(self, keys: Sequence[Key]) -> Mark | None:
         """The state of the longest of the beginnings `keys` (shortest first) that is kept; to be rewound to."""

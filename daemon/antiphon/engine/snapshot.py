@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,11 +79,7 @@ class Snapshot:
         if self.sampler is not None and self.sampler.counts is not None:
             numbers[COUNTS] = self.sampler.counts
         promises = [_promise(name, part) for name, part in numbers.items()]
-        write_safetensors(path, promises, {"format": FORMAT, "about": json.dumps(about)})
-        try:
-            os.chmod(path, 0o600)
-        except OSError as error:
-            raise FileError(f"cannot be kept from others: {error.strerror}", where=str(path)) from error
+        write_safetensors(path, promises, {"format": FORMAT, "about": json.dumps(about)}, mode=0o600)
 
     @classmethod
     def read(cls, path: Path, model: LoadedModel) -> Snapshot:

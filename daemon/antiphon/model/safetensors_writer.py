@@ -52,7 +52,9 @@ class Promise:
     read: Callable[[], tuple[Tensor, ...]]
 
 
-def write_safetensors(path: Path, promises: Sequence[Promise], metadata: Mapping[str, str]) -> None:
+def write_safetensors(
+    path: Path, promises: Sequence[Promise], metadata: Mapping[str, str], *, mode: int = 0o644
+) -> None:
     """Write the promised tensors to `path`, all or nothing. Raises FileError, also for a number that is not finite.
 
     The larger a tensor's items, the further in front it stands, so that every one is aligned.
@@ -72,7 +74,7 @@ def write_safetensors(path: Path, promises: Sequence[Promise], metadata: Mapping
         end += entry.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with whole_file(path) as file:
+    with whole_file(path, mode=mode) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for promise in promises:
             for entry, tensor in zip(promise.entries, promise.read(), strict=True):

@@ -13,10 +13,10 @@ from antiphon.errors import FileError
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     """A file to write that becomes `path` when the block ends well; what stood there before stays otherwise.
 
-    Raises FileError when it cannot be written.
+    mode: who may read it. Raises FileError when it cannot be written.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -27,7 +27,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             # mkstemp makes files for their owner only; a model is meant to be read.
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, mode)
             os.replace(temporary, target)
             _sync_folder(target.parent)
         except BaseException:
