@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             told.append({"scene": scene} | _told(play(playing, session, load=beside, len_ns=len_ns, ended=ended)))
             bar.advance(task)
     title = (
-        f"{args.bpm:g} BPM beside {args.texts} texts and a prompt of {args.prefill:,} tokens, {args.threads} threads"
+        f"{args.bpm:g} BPM beside {args.texts} texts and a prompt of {args.prefill:,} tokens, threads: {args.threads}"
     )
     _show(told, title=title, machine=machine)
     if args.json is not None:

@@ -6,8 +6,6 @@ once as large as the last cache cannot hold, once as large as the model in quest
 
 from __future__ import annotations
 
-import mmap
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +16,14 @@ import numpy.typing as npt
 import torch
 
 from antiphon.engine.bench import Contender
+from antiphon.engine.free_memory import free_memory
+from antiphon_kernels.large_pages import PAGE, zeros
 from antiphon_kernels.memory_read import numba_cpu
 
 Memory = npt.NDArray[np.int64]
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _USUAL_CACHE = 64 << 20  # where the system does not tell how large its last cache is
-_PAGE = 2 << 20
 _A_RUN = 256 << 20  # bytes read in a run at least, beside which starting the threads takes no time
 _A_DEVICES_RUN = 4 << 30  # the same of a GPU, beside which its launches take none
 
@@ -35,29 +34,14 @@ def last_cache_bytes() -> int:
     return max((int(size[:-1]) << 10 for size in told if size.endswith("K")), default=_USUAL_CACHE)
 
 
-def free_bytes() -> int:
-    """Memory that could be had now."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) << 10
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
 def large_bytes() -> int:
     """Twice the last cache, so that little of it is still there at the next pass; at most a quarter of what is free."""
-    return min(2 * last_cache_bytes(), free_bytes() // 4)
+    return min(2 * last_cache_bytes(), free_memory().nbytes // 4)
 
 
 def memory_of(nbytes: int) -> Memory:
     """`nbytes` (rounded up to whole 2 MiB pages) of memory that was written to, so that all of it is there."""
-    size = -(-nbytes // _PAGE) * _PAGE
-    # Private, or Linux would take it for a file in memory, which has small pages.
-    room = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        room.madvise(mmap.MADV_HUGEPAGE)
-    whole = np.frombuffer(room, np.uint8)
-    start = -whole.ctypes.data % _PAGE
-    memory = whole[start : start + size].view(np.int64)
+    memory: Memory = zeros(-(-nbytes // PAGE) * PAGE, np.int64)
     memory[:] = 1
     return memory
 

@@ -6,9 +6,7 @@ grows to the size of the result and one tensor.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from antiphon_kernels.large_pages import zeros
 from antiphon_kernels.linear import format as fmt
 from antiphon_kernels.linear.format import BLOCK, INPUTS_PAD, up
 from antiphon_kernels.linear.layout import describe, lay_out, sizes_of
@@ -26,8 +25,6 @@ from antiphon_kernels.program.ops import OFFSET, OP_COLUMNS, OWN, SIZE, Program
 Array = npt.NDArray[Any]
 
 ALIGN = 64  # bytes of a cache line
-PAGE = 2 << 20  # bytes of a large page
-SPARE = 16 << 10  # bytes past the end that a prefetch may name
 _SKIPPING = (fmt.INT8_ROWS, fmt.INT16_ROWS)  # formats that can lie by input
 MOST_WEIGHTS = 1 << 20  # of one operation: a slab can be left between two, and must be soon
 
@@ -171,8 +168,8 @@ class Builder:
 
     def program(self, *, n_head: int, head_size: int, start: npt.NDArray[np.float32]) -> Program:
         """Lay everything where it belongs. The last matrix is the head's."""
-        weights = _memory(self._bytes, np.uint8 if self._interleave else np.int8)
-        floats: npt.NDArray[np.float32] = _memory(4 * self._floats, np.float32)
+        weights = zeros(self._bytes, np.uint8 if self._interleave else np.int8)
+        floats: npt.NDArray[np.float32] = zeros(4 * self._floats, np.float32)
         for fill in self._fill:
             fill(weights, floats)
         weights.flags.writeable = floats.flags.writeable = False
@@ -223,15 +220,3 @@ def _table(sizes: list[tuple[int, bool]]) -> npt.NDArray[np.int64]:
         row[[OFFSET, SIZE, OWN]] = ends[own], size, own
         ends[own] += size
     return table
-
-
-def _memory(size: int, dtype: Any) -> Any:
-    """`size` bytes of zeros on large pages, which save most address translations; spare lines follow."""
-    # Private, or Linux would take it for a file in memory, which has small pages.
-    memory = mmap.mmap(-1, up(size + SPARE, PAGE) + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without transparent huge pages plays all the same
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    spare = np.frombuffer(memory, np.uint8)
-    start = -spare.ctypes.data % PAGE
-    return spare[start : start + size].view(dtype)
