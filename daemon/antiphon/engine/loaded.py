@@ -56,23 +56,15 @@ class LoadedModel:
         for a file that cannot be used, AntiphonError for a device there is not, or too little memory.
         """
         path = Path(path)
-        place = device_of(device, () if device == "cpu" else gpus())
+        device = device_of(device, () if device == "cpu" else gpus())
         stamp = FileStamp.of(path)
         stamps = [(FileStamp.of(adapter.path), adapter.alpha) for adapter in adapters]
         state_stamp = None if start_state is None else FileStamp.of(start_state)
         base = open_source(path)
         given = None if start_state is None else _start_state(base, start_state)
         source = MergedSource.open(base, adapters, start_state=given)
-        held = precision_of(source) if precision is None else precision
-        embedding_bytes = 1 if source.stored["emb.weight"] == "INT8" else source.dtypes["emb.weight"].itemsize
-        fit = fit_of(
-            source.spec, held, device=place, free=free_on(place), timelines=timelines, embedding_bytes=embedding_bytes
-        )
-        require_fit(fit, where=str(path))
-        state = StartState.of_source(source)
-        begin = None if state is None else state.packed().numpy()
 
-        def identify() -> Identity:
+        def identify(held: Precision) -> Identity:
             return Identity(
                 model=stamp.sha256(),
                 precision=held.value,
@@ -81,6 +73,34 @@ class LoadedModel:
                 start_state="" if state_stamp is None else state_stamp.sha256(),
             )
 
+        return cls.of_source(
+            source, identify=identify, precision=precision, device=device, threads=threads, timelines=timelines
+        )
+
+    @classmethod
+    def of_source(
+        cls,
+        source: Source,
+        *,
+        identify: Callable[[Precision], Identity],
+        precision: Precision | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+        timelines: int = TIMELINES,
+    ) -> LoadedModel:
+        """Lay an opened model out, with the start state that comes with it, and warm it; see `open`.
+
+        identify: asked, once somebody wants to know, what the model's numbers depend on in the precision it is held in.
+        """
+        place = device_of(device, () if device == "cpu" else gpus())
+        held = precision_of(source) if precision is None else precision
+        embedding_bytes = 1 if source.stored["emb.weight"] == "INT8" else source.dtypes["emb.weight"].itemsize
+        fit = fit_of(
+            source.spec, held, device=place, free=free_on(place), timelines=timelines, embedding_bytes=embedding_bytes
+        )
+        require_fit(fit, where=str(source.path))
+        state = StartState.of_source(source)
+        begin = None if state is None else state.packed().numpy()
         runner: Runner
         if place == "cpu":
             interleave = proven_interleave(source, held)
@@ -89,7 +109,7 @@ class LoadedModel:
             from antiphon.engine.gpu_runner import GpuRunner  # what it needs is not there on every machine
 
             runner = GpuRunner(source, precision=held, device=place, start_state=begin)
-        model = cls(runner=runner, metadata=source.metadata, identify=identify)
+        model = cls(runner=runner, metadata=source.metadata, identify=lambda: identify(held))
         model.warm()
         return model
 
