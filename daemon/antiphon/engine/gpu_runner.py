@@ -34,8 +34,11 @@ log = logging.getLogger(__name__)
 CHUNK = 64
 """Rows of a slab that reads more than one id of a sequence."""
 
-FIRST_SLOTS = 32
+FIRST_SLOTS = 16
 """Memories that fit before the store grows."""
+
+UNTIMED_NS = 1_500_000.0
+"""What a piece is expected to take before it was timed: half of the longest slice."""
 
 WARM = (1, 2, 4, 8, 16)
 """Sequences in the decode slabs that are captured before the first feed comes."""
@@ -208,20 +211,15 @@ class GpuRunner:
         return self._network.begin(parts)
 
     def expected_ns(self, piece: tuple[Size, int]) -> float:
-        """What a piece took when last timed; infinite for one that never was."""
-        return self._meter.get(piece, float("inf"))
+        """What a piece took when last timed, or a guess."""
+        return self._meter.get(piece, UNTIMED_NS)
 
     def took(self, pieces: Sequence[tuple[Size, int]], elapsed_ns: float) -> None:
         """Learn how long pieces take from what a slice of them took."""
-        known = [self._meter.get(piece) for piece in pieces]
-        if len(pieces) == 1:
-            old = known[0]
-            self._meter[pieces[0]] = elapsed_ns if old is None else (old + elapsed_ns) / 2
-            return
-        expected = sum(old for old in known if old is not None)
-        for piece, old in zip(pieces, known, strict=True):
-            if old is not None and expected > 0:
-                self._meter[piece] = old * (1 + elapsed_ns / expected) / 2
+        share = elapsed_ns / sum(self.expected_ns(piece) for piece in pieces)
+        for piece in set(pieces):
+            now = self.expected_ns(piece) * share
+            self._meter[piece] = (self._meter.get(piece, now) + now) / 2
 
     def stopwatch(self) -> _Stopwatch:
         return _Stopwatch(self._stream)
