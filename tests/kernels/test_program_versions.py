@@ -15,6 +15,7 @@ from antiphon_kernels.program.any_version import build
 from antiphon_kernels.program.crew import Crew
 from antiphon_kernels.program.exponential import exp
 from antiphon_kernels.program.given import Array, Given
+from antiphon_kernels.program.hot import Step
 from antiphon_kernels.program.ops import Program
 from antiphon_kernels.program.slab import Segment, Slab, feed
 
@@ -147,6 +148,19 @@ def test_neither_company_nor_threads_nor_pauses_change_a_bit(name: str) -> None:
     crew.close()
     np.testing.assert_array_equal(state, alone[0])
     np.testing.assert_array_equal(logits, alone[1])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "wide" in name])
+def test_threads_that_share_one_row_do_not_change_a_bit(name: str) -> None:
+    of = program(rounded(SPECS[name])[0])
+    outcomes = []
+    for threads in (1, 3):
+        step, (state, logits) = Step(of, threads=threads), memory(of)
+        for token in ids_of(SPECS[name], 40):
+            step.run(int(token), state.ctypes.data, logits.ctypes.data)
+        step.close()
+        outcomes.append(np.concatenate([state, logits]))
+    np.testing.assert_array_equal(outcomes[1], outcomes[0])
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "7"])
