@@ -12,7 +12,6 @@ from antiphon.errors import AntiphonError
 
 if TYPE_CHECKING:
     from antiphon.engine.loaded import LoadedModel
-    from antiphon.model.precision import Precision
     from antiphon.model.source import Source
     from antiphon.model.spec import ModelSpec
 
@@ -88,39 +87,20 @@ def shape(text: str) -> ModelSpec:
 
 def loaded(subject: Subject, *, precision: str | None, device: str, threads: int) -> LoadedModel:
     """`subject` ready to run, on a processor with so many threads. Raises AntiphonError."""
+    from antiphon.engine.identity import Identity
     from antiphon.engine.loaded import LoadedModel
     from antiphon.model.precision import Precision
 
     held = None if precision is None else Precision(precision)
     if not subject.random:
         return LoadedModel.open(subject.source.path, precision=held, device=device, threads=threads)
-    return _random_model(subject.source, held or Precision.INT8, device, threads)
-
-
-def _random_model(source: Source, precision: Precision, device: str, threads: int) -> LoadedModel:
-    from antiphon.engine.cpu_runner import CpuRunner
-    from antiphon.engine.devices import device_of, gpus
-    from antiphon.engine.fit import TIMELINES, fit_of, require_fit
-    from antiphon.engine.free_memory import free_on
-    from antiphon.engine.identity import Identity
-    from antiphon.engine.loaded import LoadedModel
-    from antiphon.engine.runner import Runner
-
-    place = device_of(device, () if device == "cpu" else gpus())
-    fit = fit_of(source.spec, precision, device=place, free=free_on(place), timelines=TIMELINES, embedding_bytes=2)
-    require_fit(fit, where="--shape")
-    runner: Runner
-    if place == "cpu":
-        runner = CpuRunner.of_source(source, precision, threads=threads)
-    else:
-        from antiphon.engine.gpu_runner import GpuRunner
-
-        runner = GpuRunner(source, precision=precision, device=place)
-    model = LoadedModel(
-        runner=runner, metadata={}, identify=lambda: Identity(model="random", precision=precision.value)
+    return LoadedModel.of_source(
+        subject.source,
+        identify=lambda precision: Identity(model=subject.name, precision=precision.value),
+        precision=held or Precision.INT8,
+        device=device,
+        threads=threads,
     )
-    model.warm()
-    return model
 
 
 def threads(args: argparse.Namespace) -> Sequence[int]:
