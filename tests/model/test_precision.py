@@ -79,6 +79,13 @@ def test_zeros_and_single_numbers_are_kept(precision: Precision) -> None:
 
 
 @pytest.mark.parametrize("precision", WHOLE)
+def test_the_faintest_numbers_there_are_make_nothing_large(precision: Precision) -> None:
+    for size in (1e-38, 1e-42, 1e-45):
+        weight = torch.full((3, 64), size)
+        assert dequantize(quantize(weight, precision)).abs().max() <= 2e-38
+
+
+@pytest.mark.parametrize("precision", WHOLE)
 def test_inputs_that_do_not_divide_become_int8_by_row(precision: Precision) -> None:
     weight = matrix(9, 50)
     made, by_row = quantize(weight, precision), quantize(weight, Precision.INT8)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,8 +14,11 @@ GROUP = 32
 """Inputs that share a scale in the precisions by group."""
 
 
-_NUMBERS_AT_ONCE = 1 << 19
-"""Numbers that are quantized together: few enough that what is computed of them stays in a processor's cache."""
+_NUMBERS_AT_ONCE = 1 << 15
+"""Numbers that are quantized together: what is computed of them stays in a processor's cache, and PyTorch, which
+divides larger tensors among threads (at::internal::GRAIN_SIZE), widens them on the one that asks."""
+
+Floats = npt.NDArray[np.float32]
 
 
 class Precision(StrEnum):
@@ -49,18 +54,23 @@ def quantize(weight: Tensor, precision: Precision) -> Quantized:
         raise ValueError(f"{precision} holds no whole numbers")
     rows, inputs = weight.shape
     group = 0 if precision is Precision.INT8 or inputs % GROUP else GROUP
-    values = torch.empty(rows, inputs, dtype=torch.int8)
-    scale = torch.empty(rows, inputs // (group or inputs))
+    values = np.empty((rows, inputs), np.int8)
+    scale = np.empty((rows, inputs // (group or inputs)), np.float32)
     rule = _by_largest
     if group:
         rule = _by_least_error if precision is Precision.INT4 else _by_largest_narrowed
     at_once = max(1, _NUMBERS_AT_ONCE // inputs)
     for first in range(0, rows, at_once):
         some = slice(first, min(first + at_once, rows))
-        found, scales = rule(weight[some].float().reshape(-1, group or inputs))
-        values[some] = found.view(-1, inputs)
-        scale[some] = scales.view(-1, scale.shape[1])
-    return Quantized(values=values, scale=scale if group else scale.squeeze(1), group=group)
+        # NumPy works on one thread. PyTorch's would wait for each other at every step, which takes many times as long
+        # on a machine that does other work.
+        found, scales = rule(weight[some].float().numpy().reshape(-1, group or inputs))
+        values[some] = found.reshape(-1, inputs)
+        scale[some] = scales.reshape(-1, scale.shape[1])
+    scales_of_rows = torch.from_numpy(scale)
+    return Quantized(
+        values=torch.from_numpy(values), scale=scales_of_rows if group else scales_of_rows.squeeze(1), group=group
+    )
 
 
 def dequantize(quantized: Quantized) -> Tensor:
@@ -70,48 +80,51 @@ def dequantize(quantized: Quantized) -> Tensor:
     return (grouped * quantized.scale.view(rows, -1, 1)).view(rows, inputs)
 
 
-def _by_largest(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row with its largest magnitude at 127: values and scales [rows, 1]."""
-    return _rounded(x, x.abs().amax(dim=1, keepdim=True) / 127.0)
+def _by_largest(x: Floats) -> tuple[Floats, Floats]:
+    """Each row with its largest magnitude at 127: whole numbers, and scales [rows, 1]."""
+    return _rounded(x, np.abs(x).max(axis=1, keepdims=True) / np.float32(127))
 
 
-def _by_largest_narrowed(x: Tensor) -> tuple[Tensor, Tensor]:
+def _by_largest_narrowed(x: Floats) -> tuple[Floats, Floats]:
     """The same with scales that a bfloat16 holds."""
-    return _rounded(x, _narrowed(x.abs().amax(dim=1, keepdim=True) / 127.0))
+    return _rounded(x, _narrowed(np.abs(x).max(axis=1, keepdims=True) / np.float32(127)))
 
 
-def _rounded(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def _rounded(x: Floats, scale: Floats) -> tuple[Floats, Floats]:
     # A row of zeros has no scale; any will do, and 1 divides safely.
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return torch.round(x / scale).clamp(-127, 127).to(torch.int8), scale
+    scale = np.where(scale > 0, scale, np.float32(1))
+    return np.clip(np.rint(x / scale), np.float32(-127), np.float32(127)), scale
 
 
-def _narrowed(scale: Tensor) -> Tensor:
-    """The scales as bfloat16 has them, in float32."""
-    return scale.bfloat16().float()
+def _narrowed(scale: Floats) -> Floats:
+    """The scales as bfloat16 has them: rounded to the nearest, halves to the even one."""
+    bits = scale.view(np.uint32)
+    narrow: Floats = (
+        (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    ).view(np.float32)
+    return narrow
 
 
 _STEPS = (8.5, 8.0, 7.5, 7.0, 6.5, 6.0)
 """Where the largest magnitude of a group may come to lie, in steps: beyond 8 it is cut, below it wastes a level."""
 
 
-def _by_least_error(x: Tensor) -> tuple[Tensor, Tensor]:
+def _by_least_error(x: Floats) -> tuple[Floats, Floats]:
     """Each row as -8 … 7, with the scale, a bfloat16's, that of all those tried leaves the least squared error."""
-    extreme = x.gather(1, x.abs().argmax(dim=1, keepdim=True))
-    best = torch.full_like(extreme, torch.inf)
-    best_values, best_scale = torch.zeros_like(x), torch.ones_like(extreme)
+    one = np.float32(1)
+    extreme = np.take_along_axis(x, np.abs(x).argmax(axis=1)[:, None], axis=1)
+    best = np.full(len(x), np.inf, np.float32)
+    best_values, best_scale = np.zeros_like(x), np.ones_like(extreme)
     for steps in _STEPS:
         # The side with the largest magnitude gets the eighth level.
-        scale = extreme / -steps
-        scale = torch.where(scale != 0, scale, torch.ones_like(scale))
-        values = torch.round(x / scale).clamp(-8, 7)
-        square = (values * values).sum(dim=1, keepdim=True)
-        fitted = _narrowed((x * values).sum(dim=1, keepdim=True) / square.clamp(min=1))
-        scale = torch.where(fitted != 0, fitted, torch.ones_like(scale))
-        values = torch.where(fitted != 0, values, torch.zeros_like(values))
-        error = ((values * scale - x) ** 2).sum(dim=1, keepdim=True)
+        scale = extreme / np.float32(-steps)
+        values = np.clip(np.rint(x / np.where(scale != 0, scale, one)), np.float32(-8), np.float32(7))
+        square = np.einsum("rg,rg->r", values, values)[:, None]
+        fitted = _narrowed(np.einsum("rg,rg->r", x, values)[:, None] / np.maximum(square, one))
+        off = values * fitted - x
+        error = np.einsum("rg,rg->r", off, off)
         better = error < best
-        best = torch.where(better, error, best)
-        best_values = torch.where(better, values, best_values)
-        best_scale = torch.where(better, scale, best_scale)
-    return best_values.to(torch.int8), best_scale
+        best[better], best_values[better], best_scale[better] = error[better], values[better], fitted[better]
+    nothing = best_scale[:, 0] == 0
+    best_values[nothing], best_scale[nothing] = 0, one
+    return best_values, best_scale
