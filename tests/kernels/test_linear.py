@@ -34,7 +34,7 @@ FORMATS = {
     "float16": (fmt.FLOAT16, 0),
 }
 SIZES = [(1, 1), (5, 3), (33, 50), (64, 64), (37, 301), (130, 160)]  # outputs, inputs
-ROWS = [1, 2, 3, 7, 16, 21, 70]
+ROWS = [1, 2, 3, 7, 11, 16, 21, 70]
 LAYOUTS = [False, *([True] if vnni_bits() else [])]
 GUARD = 9
 

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 
 from antiphon_kernels.jit import intrinsic
-from antiphon_kernels.linear.emit import F32, F64, I8, I32, I64, Emitter, vector
+from antiphon_kernels.linear.emit import F32, F64, I8, I16, I32, I64, Emitter, vector
 from antiphon_kernels.linear.format import BLOCK, INPUTS_PAD
 from antiphon_kernels.linear.processor import has_amx
 from antiphon_kernels.linear.vnni import AHEAD, QUAD_BYTES
@@ -36,17 +36,22 @@ _UNKNOWN, _GRANTED, _REFUSED = range(3)
 class Tiles(Emitter):
     """Tile registers 0 to 7."""
 
-    def configure(self, rows: Any) -> None:
-        """All tiles `rows` high (totals, activations) but 6 and 7 (weights), which are 16; all 64 bytes wide."""
+    def configure(self, rows: Any, *, inputs: Any = None) -> None:
+        """Tiles 0 to 3 for totals, 4 and 5 for activations, both `rows` high, and 6 and 7 for weights.
+
+        `inputs`: how many at a time, 32 or 64 (None).
+        """
         builder = self.builder
+        inputs = self.number(INPUTS_PAD) if inputs is None else inputs
+        quads = builder.udiv(inputs, self.number(4))
         place = builder.alloca(ir.ArrayType(I8, 64))
         builder.store(ir.Constant(place.type.pointee, None), place)
         base = builder.ptrtoint(place, I64)
         self.store(ir.Constant(I8, 1), base)  # the only palette there is
         for tile in range(8):
-            self.store(ir.Constant(ir.IntType(16), 64), self.at(base, 16 + 2 * tile))
-            high = ir.Constant(I8, SIDE) if tile >= 6 else builder.trunc(rows, I8)
-            self.store(high, self.at(base, 48 + tile))
+            wide = inputs if tile in (4, 5) else self.number(4 * SIDE)
+            self.store(builder.trunc(wide, I16), self.at(base, 16 + 2 * tile))
+            self.store(builder.trunc(quads if tile >= 6 else rows, I8), self.at(base, 48 + tile))
         self.call("llvm.x86.ldtilecfg", ir.VoidType(), [builder.bitcast(place, I8.as_pointer())])
 
     def zero(self, tile: int) -> None:
@@ -117,8 +122,8 @@ def release(_typing: Any) -> Any:
 def multiply(planes: int) -> Callable[..., None]:
     """An intrinsic: what `vnni.tile` does, for as many `rows` as tiles are configured for.
 
-    `sums`: room for 4 tiles. `coming`: from where to fetch a quarter of a block while it works, for the second cache; 0 =
-    a whole one from 4 KiB further on.
+    `sums`: room for 4 tiles. `coming`: from where to fetch a quarter of a block while it works, for the second cache;
+    0 = a whole one from 4 KiB further on.
     """
 
     @intrinsic

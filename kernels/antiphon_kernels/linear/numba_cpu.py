@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 
 from antiphon_kernels.jit import chosen_by_type, kernel, piece
-from antiphon_kernels.linear import amx, floating, groups
+from antiphon_kernels.linear import amx, amx_groups, floating, groups
 from antiphon_kernels.linear import format as fmt
 from antiphon_kernels.linear.by_input import TOGETHER, finish, put_together, scaled, weigh
 from antiphon_kernels.linear.format import BLOCK, Q_GROUP
@@ -30,8 +30,9 @@ _TILE_1, _TILE_2, _TILE_4 = tile(1, 1), tile(2, 1), tile(4, 1)
 _WIDE_TILE_1, _WIDE_TILE_2, _WIDE_TILE_4 = tile(1, 2), tile(2, 2), tile(4, 2)
 _GROUP_1, _GROUP_2, _GROUP_4 = groups.tile(1, 8), groups.tile(2, 8), groups.tile(4, 8)
 _SMALL_GROUP_1, _SMALL_GROUP_2, _SMALL_GROUP_4 = groups.tile(1, 4), groups.tile(2, 4), groups.tile(4, 4)
+_NARROW_GROUP_TILES, _GROUP_TILES = amx_groups.multiply(32), amx_groups.multiply(64)
 _TILES, _WIDE_TILES = amx.multiply(1), amx.multiply(2)
-LEAST_ROWS = 3  # from which on the tile unit is the faster one
+LEAST_ROWS, LEAST_ROWS_IN_GROUPS = 3, 9  # from which on the tile unit is the faster one
 _COLUMN = vnni_bits() // 8 or 64  # outputs that `weigh` takes together
 
 
@@ -165,11 +166,23 @@ def _interleaved_groups(
     block_bytes = fmt.group_block_bytes(matrix[fmt.FORMAT], matrix[fmt.PADDED], matrix[fmt.GROUP])
     for begin in range(0, rows, ROWS_AT_ONCE):
         count = min(ROWS_AT_ONCE, rows - begin)
+        tiles = count >= LEAST_ROWS_IN_GROUPS and amx.granted()
+        if tiles:
+            amx_groups.configure(min(amx.SIDE, count), min(matrix[fmt.GROUP], fmt.INPUTS_PAD))
+            _group_excess(matrix, totals, stride, begin, count, scratch)
         for block in range(first, last):
             size = min(BLOCK, matrix[fmt.OUTPUTS] - block * BLOCK)
             place, to_stride = address(out, 4 * (begin * out_stride + block * BLOCK)), out_stride
             if size < BLOCK:
                 place, to_stride = address(scratch, EDGE), BLOCK
+            if tiles:
+                _group_tiles(
+                    matrix, address(weights, matrix[fmt.AT] + block * block_bytes), address(high, begin * stride),
+                    address(low, begin * stride), stride, address(steps, 4 * begin), place, to_stride, count, scratch,
+                )  # fmt: skip
+                if size < BLOCK:
+                    _copy_edge(scratch, out, begin, count, out_stride, block, size)
+                continue
             _group_block(
                 small, address(weights, matrix[fmt.AT] + block * block_bytes), turns, each,
                 address(high, begin * stride), address(low, begin * stride), stride,
@@ -177,6 +190,64 @@ def _interleaved_groups(
             )  # fmt: skip
             if size < BLOCK:
                 _copy_edge(scratch, out, begin, count, out_stride, block, size)
+        if tiles:
+            amx.release()
+
+
+@piece
+def _group_excess(matrix: Any, totals: Any, stride: int, begin: int, count: int, scratch: Any) -> None:
+    """What comes off the totals of each group: int32 [16 rows][group][row of the 16], from VARIABLE on."""
+    turns, each = matrix[fmt.PADDED] // Q_GROUP, matrix[fmt.GROUP] // Q_GROUP
+    count_groups = (turns + each - 1) // each
+    factor = 8 if matrix[fmt.FORMAT] == fmt.INT4_GROUPS else 128
+    table = int32_window(scratch, VARIABLE, ROWS_AT_ONCE * count_groups)
+    side = min(amx.SIDE, count)
+    for part in range((count + side - 1) // side):
+        row = min(part * side, count - side)
+        for group in range(count_groups):
+            place = (part * count_groups + group) * amx.SIDE
+            for i in range(side):
+                known = window(totals, (begin + row + i) * stride // Q_GROUP + group * each, each)
+                total = np.int64(0)
+                for turn in range(min(each, turns - group * each)):
+                    total += known[turn]
+                table[place + i] = factor * total
+
+
+@piece
+def _group_tiles(
+    matrix: Any, at: int, high: int, low: int, stride: int, steps: int, to: int, to_stride: int, rows: int, scratch: Any
+) -> None:
+    """One interleaved block in groups times `rows` rows on the tile unit; addresses as in `_block`."""
+    padded, group = matrix[fmt.PADDED], matrix[fmt.GROUP]
+    count_groups = (padded + group - 1) // group
+    sums, table = (address(scratch, TILES) + 63) // 64 * 64, address(scratch, VARIABLE)
+    small = matrix[fmt.FORMAT] == fmt.INT4_GROUPS
+    stored = group * BLOCK // 2 if small else group * BLOCK  # bytes of a group
+    scales, each_scales, weights, each = at + stored, stored + 2 * BLOCK, at, stored + 2 * BLOCK
+    if small:
+        weights = (table + 4 * ROWS_AT_ONCE * count_groups + 63) // 64 * 64
+        each = group * BLOCK
+        amx_groups.unpack(at, padded, group, weights)
+    last_scales = 0
+    if padded % group:  # the last group is shorter, and its scales come sooner
+        last_scales = (group - padded % group) * BLOCK // (2 if small else 1)
+    side, row, part = min(amx.SIDE, rows), 0, 0
+    while row < rows:
+        row = min(row, rows - side)
+        h, w, t = high + row * stride, low + row * stride, to + 4 * row * to_stride
+        s, excess = steps + 4 * row, table + 4 * part * count_groups * amx.SIDE
+        if group == Q_GROUP:
+            _NARROW_GROUP_TILES(
+                side, weights, each, scales, each_scales, padded // 32, 1, h, w, stride, excess, s, t, to_stride, sums,
+                last_scales,
+            )  # fmt: skip
+        else:
+            _GROUP_TILES(
+                side, weights, each, scales, each_scales, padded // 64, group // 64, h, w, stride, excess, s, t,
+                to_stride, sums, last_scales,
+            )  # fmt: skip
+        row, part = row + side, part + 1
 
 
 @piece
