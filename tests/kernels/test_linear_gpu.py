@@ -168,6 +168,40 @@ def test_wide_batches_give_the_bits_of_one_row(form: str) -> None:
         assert torch.equal(few[0], out[row])
 
 
+def by_input(form: str, outputs: int, inputs: int) -> tuple[Matrix, Matrix]:
+    """The same matrix twice: by outputs, and by inputs."""
+    group = 32 if form in ("int8 groups", "int4") else 0
+    one, _ = random_matrix(form, outputs, inputs)
+    values, scales = one.values[:outputs, :inputs].cpu(), None if one.scales is None else one.scales.cpu()
+    scales = scales[:outputs] if form == "int8" and scales is not None else scales
+    scales = scales.T[:outputs] if group and scales is not None else scales
+    return one, on_device.lay_out(values, scales, device=DEVICE, group=group, by_input=True)
+
+
+@needs_triton
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "int4"])
+@pytest.mark.parametrize("rows", [1, 3, 18])
+def test_weights_of_inputs_that_are_zero_are_not_looked_at(form: str, rows: int) -> None:
+    """Of a lone row: weights that are NaN show that they were not read. The sums are the same to the bit always."""
+    usual, other = by_input(form, 48, 128)
+    assert other.by_input
+    assert torch.equal(on_device.dequantized(other), on_device.dequantized(usual))
+    x, _ = activations(form, 1, rows, 128)
+    asleep = torch.rand(128, generator=torch.Generator().manual_seed(5)) < 0.8
+    x[..., asleep] = 0
+    wanted, out = torch.empty(rows, 48, device=DEVICE), torch.empty(rows, 48, device=DEVICE)
+    triton_gpu.multiply(usual, x, wanted)
+    if other.values.is_floating_point() and rows == 1:
+        other.values[asleep] = torch.nan
+    triton_gpu.multiply(other, x, out)
+    assert torch.equal(out, wanted)
+
+
+def test_int4_always_lies_by_outputs() -> None:
+    packed = torch.zeros(16, 32, dtype=torch.uint8)
+    assert not on_device.lay_out(packed, random(16, 2), device="cpu", group=32, by_input=True).by_input
+
+
 def plain_and_fast() -> list[object]:
     return [on_device.multiply, *([triton_gpu.multiply] if WANTING is None else [])]
 

@@ -203,7 +203,7 @@ class Network(ABC, Generic[B]):
         """Let `search` (`linear.triton_gpu.tune`) find how each product is best divided; how many ways were refused."""
         alike: dict[tuple[object, ...], list[Matrix]] = {}
         for matrix in (*(m for block in self.weights.layers for m in block.matrices), self.weights.head):
-            shape = (matrix.form, matrix.height, matrix.padded, matrix.group, matrix.aligned)
+            shape = (matrix.form, matrix.height, matrix.padded, matrix.group, matrix.aligned, matrix.by_input)
             alike.setdefault(shape, []).append(matrix)
         refused = 0
         for matrices in alike.values():

@@ -65,9 +65,13 @@ def load(tensors: Tensors, precision: Precision, device: torch.device) -> Weight
 
 
 def matrix_of(tensors: Tensors, name: str, precision: Precision, device: torch.device | str) -> Matrix:
-    """A linear layer in `precision`; as the file has it where it has it so already."""
+    """A linear layer in `precision`; as the file has it where it has it so already.
+
+    What multiplies the hidden units of a channel mix lies by them, since most are zero.
+    """
+    by_input = name.endswith("ffn.value.weight")
     if precision in FLOATS:
-        return lay_out(tensors.read(name).to(FLOATS[precision]), None, device=device)
+        return lay_out(tensors.read(name).to(FLOATS[precision]), None, device=device, by_input=by_input)
     kept = tensors.read_quantized(name)
     by_row = precision is Precision.INT8
     if kept is not None and (kept[1].ndim == 1) == by_row and _narrow(kept[0]) == (precision is Precision.INT4):
@@ -78,7 +82,7 @@ def matrix_of(tensors: Tensors, name: str, precision: Precision, device: torch.d
         values, scale, group = quantized.values, quantized.scale, quantized.group
     if precision is Precision.INT4 and scale.ndim == 2:
         values = pack_int4(values)
-    return lay_out(values, scale, device=device, group=group if scale.ndim == 2 else 0)
+    return lay_out(values, scale, device=device, group=group if scale.ndim == 2 else 0, by_input=by_input)
 
 
 def _narrow(values: Tensor) -> bool:

@@ -73,8 +73,9 @@ def _raised(
 ) -> tl.tensor:  # fmt: skip
     """What a matrix of full precision makes of a low rank: [R, N]."""
     return product(
-        hidden, values, values, r, o, rows, plane, INPUTS, PADDED, RANKS, HEIGHT, FORM, 1, PLANES, R, N, 64, INTERPRETED
-    )
+        hidden, values, values, r, o, rows, plane,
+        INPUTS, PADDED, RANKS, HEIGHT, FORM, 1, False, False, PLANES, R, N, 64, INTERPRETED,
+    )  # fmt: skip
 
 
 @kernel

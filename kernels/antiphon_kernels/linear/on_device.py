@@ -1,6 +1,7 @@
 """Linear layers on a device: how their weights lie there, and the plain PyTorch product that the fast one must equal.
 
-Weights lie row by row, a row one output, with rows and inputs padded by zeros. In int4, 64 inputs are 32 bytes: the low
+Weights lie row by row, a row one output, with rows and inputs padded by zeros; or input by input, so that inputs which
+are zero need not be read. In int4, 64 inputs are 32 bytes: the low
 half of byte j is input j, the high half input j + 32, each plus 8. Scales of groups lie group by group.
 """
 
@@ -43,6 +44,7 @@ class Matrix:
     scales: None, float32 [height] (int8 per row) or float32 or float16 [groups, height].
     parts: int32 [2, height / 16]: for each 16 rows which input they multiply, and what becomes of the product.
     starts: where each part's rows begin; `outputs` of a single part are its true rows, of several all.
+    by_input: whether `values` lies the other way round, [padded, height].
     """
 
     form: int
@@ -54,10 +56,12 @@ class Matrix:
     padded: int
     outputs: int
     group: int
+    by_input: bool = False
 
     @property
     def height(self) -> int:
-        return self.values.shape[0]
+        """Rows, padding included."""
+        return OUTPUTS_PAD * self.parts.shape[1]
 
     @property
     def nbytes(self) -> int:
@@ -73,12 +77,14 @@ class Matrix:
         return size
 
 
-def lay_out(values: Tensor, scales: Tensor | None, *, device: torch.device | str, group: int = 0) -> Matrix:
+def lay_out(
+    values: Tensor, scales: Tensor | None, *, device: torch.device | str, group: int = 0, by_input: bool = False
+) -> Matrix:
     """A matrix [out, in] on `device`.
 
     values: float32, bfloat16 or float16 without scales; int8 with float32 `scales` [out]; int8 with [out, groups] of
     `group` inputs each; or uint8 [out, in / 2] (low half first, plus 8: the form of our files) with [out, groups].
-    `group` is a multiple of 32. ValueError for anything else.
+    `group` is a multiple of 32. by_input: to lie input by input, which int4 never does. ValueError for anything else.
     """
     outputs, inputs = values.shape[0], values.shape[1] * (2 if values.dtype == torch.uint8 else 1)
     padded = up(inputs, INPUTS_PAD)
@@ -93,10 +99,11 @@ def lay_out(values: Tensor, scales: Tensor | None, *, device: torch.device | str
         moved = _halves(moved, inputs, padded)
     else:
         moved = torch.nn.functional.pad(moved, (0, padded - inputs))
-    moved = torch.nn.functional.pad(moved, (0, 0, 0, height - outputs)).contiguous()
+    moved = torch.nn.functional.pad(moved, (0, 0, 0, height - outputs))
+    by_input = by_input and form != INT4_GROUPS
     return Matrix(
         form=form,
-        values=moved,
+        values=(moved.T if by_input else moved).contiguous(),
         scales=None if scales is None else _scales(scales.to(device), form, padded, group, height),
         parts=torch.zeros(2, height // OUTPUTS_PAD, dtype=torch.int32, device=device),
         starts=(0,),
@@ -104,6 +111,7 @@ def lay_out(values: Tensor, scales: Tensor | None, *, device: torch.device | str
         padded=padded,
         outputs=outputs,
         group=group,
+        by_input=by_input,
     )
 
 
@@ -116,8 +124,9 @@ def pack_int4(values: Tensor) -> Tensor:
 def stack(matrices: Sequence[Matrix], *, sources: Sequence[int], acts: Sequence[int] | None = None) -> Matrix:
     """Matrices of one form and width as one: part i multiplies input `sources[i]`, and `acts[i]` becomes of it."""
     first = matrices[0]
-    if any((m.form, m.padded, m.group) != (first.form, first.padded, first.group) for m in matrices):
-        raise ValueError("only matrices of one form, width and group can be stacked")
+    kind = (first.form, first.padded, first.group, False)
+    if any((m.form, m.padded, m.group, m.by_input) != kind for m in matrices):
+        raise ValueError("only matrices of one form, width and group that lie by outputs can be stacked")
     starts = [0]
     parts: list[Tensor] = []
     for matrix, source, act in zip(matrices, sources, acts or [IDENTITY] * len(sources), strict=True):
@@ -140,7 +149,7 @@ def stack(matrices: Sequence[Matrix], *, sources: Sequence[int], acts: Sequence[
 
 def dequantized(matrix: Matrix, first: int = 0, last: int | None = None) -> Tensor:
     """Rows [first, last) as float32 [rows, inputs]."""
-    values = matrix.values[first:last]
+    values = matrix.values[:, first:last].T if matrix.by_input else matrix.values[first:last]
     if matrix.form == INT4_GROUPS:
         packed = values.unflatten(1, (-1, 32)).to(torch.int16)
         values = torch.cat([packed & 15, packed >> 4], dim=2).flatten(1) - 8
