@@ -31,7 +31,8 @@ SHARED_BYTES = 16 << 20
 _ROW_COST = 2000  # bytes of weights that take as long as an operation's element-wise part for a row
 _ROWS_FREE = 4  # rows that a product takes in hardly more time than one
 _FIRST_PACE_NS = 0.1  # a byte, before anything was measured: slow, so that the first slice is short
-_TRUST = 0.2  # how much the newest slice counts in the pace
+_TRUST, _DOUBT = 0.2, 0.5  # how much the newest slice counts in the pace when it was faster, and when slower
+_MOST_SPARES = 4
 
 
 class CpuMemory:
@@ -80,8 +81,9 @@ class CpuRunner:
         self._together = Step(program, threads=threads) if threads > 1 else None
         self._crew_lock = threading.Lock()
         self._own = threading.local()
-        self._pace_ns = {False: _FIRST_PACE_NS, True: _FIRST_PACE_NS}
+        self._pace_ns: dict[int, float] = {}  # by the magnitude of a slab's rows
         self._units: dict[int, np.ndarray] = {}
+        self._spares: dict[int, Scratch] = {}  # by their rows
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, *, start_state: Floats | None = None, threads: int | None = None) -> CpuRunner:
@@ -139,11 +141,22 @@ class CpuRunner:
     def begin(self, feeds: Sequence[Feed]) -> CpuRunning:
         return CpuRunning(self, [segment_of(feed) for feed in feeds])
 
+    def slab(self, segments: Sequence[Segment]) -> Slab:
+        """A slab of `segments`, in the scratch memory of an earlier one of as many rows where there is one."""
+        rows = sum(segment.ids.size for segment in segments)
+        return Slab(self.program, segments, threads=self.threads, scratch=self._spares.pop(rows, None))
+
+    def give_back(self, scratch: Scratch) -> None:
+        """Keep the memory of a slab that is done for the next one: new memory costs milliseconds to touch."""
+        if len(self._spares) < _MOST_SPARES:
+            self._spares[scratch.rows] = scratch
+
     def advance(self, slab: Slab, budget_ns: int) -> None:
         """Run `slab` on for about `budget_ns`, one operation at the least."""
-        units, many = self._units_of(slab.rows), slab.rows > _ROWS_FREE
+        units, kind = self._units_of(slab.rows), slab.rows.bit_length()
+        known_ns = self._pace_ns.get(kind, _FIRST_PACE_NS)
         at = slab.at
-        end = int(np.searchsorted(units, units[at] + budget_ns / self._pace_ns[many], side="right")) - 1
+        end = int(np.searchsorted(units, units[at] + budget_ns / known_ns, side="right")) - 1
         end = min(max(end, at + 1), len(self.program.ops))
         began_ns = time.perf_counter_ns()
         # A slab of one row is never handed from one thread to more, nor back.
@@ -155,7 +168,7 @@ class CpuRunner:
         else:
             slab.run(end)
         pace_ns = (time.perf_counter_ns() - began_ns) / (units[end] - units[at])
-        self._pace_ns[many] += _TRUST * (pace_ns - self._pace_ns[many])
+        self._pace_ns[kind] = known_ns + (_TRUST if pace_ns < known_ns else _DOUBT) * (pace_ns - known_ns)
 
     def sample(self, memory: Memory, draw: Draw) -> int:
         return draw_from(memory.logits, draw)
@@ -203,22 +216,20 @@ class CpuRunning:
         self._runner = runner
         self._waiting = list(segments)
         self._slab: Slab | None = None
-        self._scratch: Scratch | None = None
 
     def advance(self, budget_ns: int) -> bool:
-        left_ns, until_ns = budget_ns, time.perf_counter_ns() + budget_ns
+        until_ns = time.perf_counter_ns() + budget_ns
         while True:
             if self._slab is None:
                 taken, self._waiting = cut(self._waiting)
-                self._slab = Slab(self._runner.program, taken, threads=self._runner.threads, scratch=self._scratch)
-                self._scratch = self._slab.scratch
-            self._runner.advance(self._slab, left_ns)
+                self._slab = self._runner.slab(taken)
+            self._runner.advance(self._slab, until_ns - time.perf_counter_ns())
             if self._slab.done:
+                self._runner.give_back(self._slab.scratch)
                 self._slab = None
                 if not self._waiting:
                     return True
-            left_ns = until_ns - time.perf_counter_ns()
-            if left_ns <= 0:
+            if time.perf_counter_ns() >= until_ns:
                 return False
 
 

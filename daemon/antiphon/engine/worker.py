@@ -21,7 +21,7 @@ from antiphon.engine.runner import Running
 T = TypeVar("T")
 
 NO_DEADLINE_NS = 2**63 - 1
-SLICE_NS = 2_000_000
+SLICE_NS = 1_500_000
 """What a slice is given: a runner's last step begins within it, and with that a slice stays below 3 ms."""
 
 
