@@ -20,7 +20,10 @@ from antiphon.engine.gpu_operations import PLAIN, Operation
 from antiphon.engine.gpu_runner import GpuRunner
 from antiphon.engine.gpu_rwkv7 import Network7
 from antiphon.engine.gpu_sampling import draw_on_device
+from antiphon.engine.identity import Identity
+from antiphon.engine.loaded import LoadedModel
 from antiphon.engine.runner import Draw, Feed, Floats, Memory
+from antiphon.engine.timeline import Timeline, feed_together
 from antiphon.model import reference
 from antiphon.model.precision import Precision, dequantize, quantize
 from antiphon.model.random_weights import random_weights
@@ -297,6 +300,23 @@ def test_a_memory_cannot_come_twice_nor_from_elsewhere(plain: GpuRunner) -> None
         plain.run([Feed(memory=memory, ids=IDS[:1]), Feed(memory=memory, ids=IDS[:1])])
     with pytest.raises(TypeError, match="another device"):
         plain.run([Feed(memory=object(), ids=IDS[:1])])  # type: ignore[arg-type]
+
+
+def identify() -> Identity:
+    return Identity(model="", precision="fp32", tokenizer="", adapters=(), start_state="")
+
+
+def test_timelines_fork_go_back_and_read_together_on_it(plain: GpuRunner) -> None:
+    model = LoadedModel(runner=plain, metadata={}, identify=identify)
+    first, second = Timeline(model), Timeline(model)
+    feed_together([(first, IDS[:5].tolist()), (second, IDS[:3].tolist())])
+    mark, fork = first.mark(), first.fork()
+    first.feed(IDS[5:7].tolist())
+    second.feed(IDS[3:7].tolist())
+    assert off(second.logits, first.logits) < 1e-5
+    first.rewind(mark)
+    assert np.array_equal(first.logits, fork.logits)
+    assert first.count == 5
 
 
 def test_a_start_state_is_where_memories_begin() -> None:

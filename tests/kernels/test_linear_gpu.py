@@ -158,6 +158,7 @@ def test_wide_batches_give_the_bits_of_one_row(form: str) -> None:
     matrix, _ = random_matrix(form, 1024, 1024)
     x, _ = activations(form, 1, 200, 1024)
     out, few = torch.empty(200, 1024, device=DEVICE), torch.empty(1, 1024, device=DEVICE)
+    torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
         assert triton_gpu.tune([matrix], planes=x.shape[1], many=True) == []
         assert triton_gpu.tune([matrix], planes=x.shape[1], many=False) == []

@@ -61,7 +61,9 @@ def _shift_mix(
         put_planes(out + m * PLANES * plane, mixed, row * D + c, mask, plane, PLANES)
     # The program that read what was kept writes what is to be kept, so that none overtakes the other.
     end = tl.load(last + row)
-    if end >= 0:
+    if end == row:
+        tl.store(kept, here, mask=mask)
+    elif end >= 0:
         tl.store(kept, normed(tl.load(x + end * D + c, mask=mask, other=0.0), w, b, mask, D, _EPS), mask=mask)
 
 
