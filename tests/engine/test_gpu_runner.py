@@ -218,7 +218,7 @@ def test_slices_that_others_run_between_change_nothing(plain: GpuRunner) -> None
 
 
 def test_a_slice_ends_within_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.engine.gpu_network.PIECE_BYTES", 1)
+    monkeypatch.setattr("antiphon.engine.gpu_network.PIECE_WEIGHTS", 1)
     on = runner()
     memory = on.new_memory()
     running = on.begin([Feed(memory=memory, ids=IDS[:4])])
@@ -281,7 +281,7 @@ def test_the_store_grows_and_what_lies_there_stays(plain: GpuRunner) -> None:
 
 
 def test_the_store_may_grow_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.engine.gpu_network.PIECE_BYTES", 1)
+    monkeypatch.setattr("antiphon.engine.gpu_network.PIECE_WEIGHTS", 1)
     on = runner()
     memory, crowd = on.new_memory(), []
     running = on.begin([Feed(memory=memory, ids=IDS[:5])])
