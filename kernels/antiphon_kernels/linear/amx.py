@@ -65,9 +65,13 @@ class Tiles(Emitter):
         place = self.builder.inttoptr(address, I8.as_pointer())
         self.call("llvm.x86.tilestored64", ir.VoidType(), [ir.Constant(I8, tile), place, self.number(4 * SIDE)])
 
-    def add(self, total: int, activations: int, weights: int) -> None:
-        """Tile `total` += signed bytes of `activations` times unsigned ones of `weights`."""
-        self.call("llvm.x86.tdpbsud", ir.VoidType(), [ir.Constant(I8, t) for t in (total, activations, weights)])
+    def add(self, total: int, activations: int, weights: int, *, signed: bool = False) -> None:
+        """Tile `total` += signed bytes of `activations` times unsigned, or `signed`, ones of `weights`."""
+        self.call(
+            "llvm.x86.tdpbssd" if signed else "llvm.x86.tdpbsud",
+            ir.VoidType(),
+            [ir.Constant(I8, t) for t in (total, activations, weights)],
+        )
 
 
 @intrinsic

@@ -1,7 +1,7 @@
 """Rows of activations times one block in groups, on the processor's tile unit.
 
 Totals leave the tiles after every group: 16 rows of 16 outputs are added up in registers while the tiles work on the
-next group. What comes off a group's total is laid out for that beforehand, and int4 is unpacked once for all rows.
+next group. Weights are unpacked to signed bytes once for all rows.
 """
 
 from __future__ import annotations
@@ -23,32 +23,39 @@ from antiphon_kernels.linear.vnni import AHEAD, QUAD_BYTES
 _LINE = 64
 
 
-@intrinsic
-def unpack(_typing: Any, weights: Any, inputs: Any, group: Any, to: Any) -> Any:
-    """The int4 block at address `weights`, as bytes in quads at `to`; scales are left out."""
+def unpack(bits: int) -> Callable[..., None]:
+    """An intrinsic: the block at address `weights` as signed bytes in quads at `to`; scales are left out."""
 
-    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        code, (weights, inputs, group, to) = Emitter(builder), args
-        line = vector(ir.IntType(8), _LINE)
-        low = code.every(line, 15)
-        pairs = builder.udiv(inputs, code.number(8))
-        each = builder.udiv(group, code.number(8))
+    @intrinsic
+    def unpack_block(_typing: Any, weights: Any, inputs: Any, group: Any, to: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            code, (weights, inputs, group, to) = Emitter(builder), args
+            line = vector(ir.IntType(8), _LINE)
+            inside = 32 // bits  # inputs whose weights stand in the same bytes, for 32 outputs in two lines
+            each = builder.udiv(group, code.number(inside))
 
-        def pair(number: Any, _: Any) -> list[Any]:
-            scales = code.times(builder.udiv(number, each), SCALE_BYTES)
-            here = code.at(weights, code.times(number, QUAD_BYTES), scales)
-            there = code.at(to, code.times(number, 2 * QUAD_BYTES))
-            for part in range(0, QUAD_BYTES, _LINE):
-                packed = code.load(code.at(here, part), line)
-                code.fetch(code.at(here, AHEAD + part))
-                code.store(builder.and_(packed, low), code.at(there, part))
-                code.store(builder.lshr(packed, code.every(line, 4)), code.at(there, QUAD_BYTES + part))
-            return []
+            def turn(number: Any, _: Any) -> list[Any]:
+                scales = code.times(builder.udiv(number, each), SCALE_BYTES)
+                here = code.at(weights, code.times(number, QUAD_BYTES), scales)
+                there = code.at(to, code.times(number, inside // 4 * QUAD_BYTES))
+                for part in range(0, QUAD_BYTES, _LINE):
+                    packed = code.load(code.at(here, part), line)
+                    code.fetch(code.at(here, AHEAD + part))
+                    if bits == 8:
+                        code.store(builder.xor(packed, code.every(line, 128)), code.at(there, part))
+                        continue
+                    halves = builder.and_(packed, code.every(line, 15)), builder.lshr(packed, code.every(line, 4))
+                    for quad, half in enumerate(halves):
+                        signed = builder.sub(half, code.every(line, 8))
+                        code.store(signed, code.at(there, QUAD_BYTES * quad + part))
+                return []
 
-        code.loop(pairs, [], pair)
-        return context.get_dummy_value()
+            code.loop(builder.udiv(inputs, code.number(inside)), [], turn)
+            return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 4), generate
+        return types.void(*[types.int64] * 4), generate
+
+    return unpack_block
 
 
 @intrinsic
@@ -66,9 +73,9 @@ def configure(_typing: Any, rows: Any, inputs: Any) -> Any:
 def multiply(inputs: int) -> Callable[..., None]:
     """An intrinsic: 16 rows of activations times one block, `inputs` (32 or 64) of a group at a time.
 
-    Its arguments are int64: rows, how many of the 16 there are; weights, where a group's bytes begin, and each, from
-    one group to the next; scales and each_scales, the same; turns, how often `inputs` in all, and per, in a group;
-    high, low and stride, the planes of the first row; excess, int32 [group][16], what comes off; steps (float32
+    Its arguments are int64: rows, how many of the 16 there are; weights, the signed bytes, and each, from one group to
+    the next; scales and each_scales, the same for the scales; turns, how often `inputs` in all, and per, in a group;
+    high, low and stride, the planes of the first row; steps (float32
     [rows]); to and to_stride, where the outputs go; sums, room for 4 tiles; sooner, by how many bytes the scales of a
     last group that is not whole come sooner.
     """
@@ -76,14 +83,14 @@ def multiply(inputs: int) -> Callable[..., None]:
     @intrinsic
     def multiply_rows(
         _typing: Any, rows: Any, weights: Any, each: Any, scales: Any, each_scales: Any, turns: Any, per: Any,
-        high: Any, low: Any, stride: Any, excess: Any, steps: Any, to: Any, to_stride: Any, sums: Any, sooner: Any,
+        high: Any, low: Any, stride: Any, steps: Any, to: Any, to_stride: Any, sums: Any, sooner: Any,
     ) -> Any:  # fmt: skip
         def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
             if has_amx():
                 _Block(builder, inputs).emit(*args)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 16), generate
+        return types.void(*[types.int64] * 15), generate
 
     return multiply_rows
 
@@ -98,7 +105,7 @@ class _Block(Tiles):
 
     def emit(
         self, rows: Any, weights: Any, each: Any, scales: Any, each_scales: Any, turns: Any, per: Any, high: Any,
-        low: Any, stride: Any, excess: Any, steps: Any, to: Any, to_stride: Any, sums: Any, sooner: Any,
+        low: Any, stride: Any, steps: Any, to: Any, to_stride: Any, sums: Any, sooner: Any,
     ) -> None:  # fmt: skip
         builder = self.builder
         groups = builder.udiv(builder.add(turns, builder.sub(per, self.number(1))), per)
@@ -125,14 +132,12 @@ class _Block(Tiles):
                 short = builder.select(whole_groups, self.number(0), sooner)
                 place = self.at(scales, builder.mul(number, each_scales), 2 * SIDE * half)
                 scale = self.halves(builder.sub(place, short), SIDE)
-                off = self.at(excess, self.times(number, 4 * SIDE))
                 added = []
                 for row, total in enumerate(carried):
                     upper, lower = (
                         self.load(self.at(room, TILE_BYTES * side + 4 * SIDE * row), self._ints) for side in (0, 1)
                     )
-                    rest = builder.sub(lower, self.spread(self.load(self.at(off, 4 * row), I32), SIDE))
-                    whole = builder.add(builder.shl(upper, self.every(self._ints, 8)), rest)
+                    whole = builder.add(builder.shl(upper, self.every(self._ints, 8)), lower)
                     added.append(self.fma(builder.sitofp(whole, self._floats), scale, total))
                 return added
 
@@ -154,7 +159,7 @@ class _Block(Tiles):
             self.fill(6, self.at(weights, self.times(number, self._inputs * BLOCK)), self.number(QUAD_BYTES))
             for side, plane in enumerate((high, low)):
                 self.fill(4 + side, self.at(plane, at), stride)
-                self.add(side, 4 + side, 6)
+                self.add(side, 4 + side, 6, signed=True)
             return []
 
         if self._inputs == Q_GROUP:  # a group is one turn

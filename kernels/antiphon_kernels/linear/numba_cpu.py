@@ -31,6 +31,7 @@ _WIDE_TILE_1, _WIDE_TILE_2, _WIDE_TILE_4 = tile(1, 2), tile(2, 2), tile(4, 2)
 _GROUP_1, _GROUP_2, _GROUP_4 = groups.tile(1, 8), groups.tile(2, 8), groups.tile(4, 8)
 _SMALL_GROUP_1, _SMALL_GROUP_2, _SMALL_GROUP_4 = groups.tile(1, 4), groups.tile(2, 4), groups.tile(4, 4)
 _NARROW_GROUP_TILES, _GROUP_TILES = amx_groups.multiply(32), amx_groups.multiply(64)
+_UNPACK_4, _UNPACK_8 = amx_groups.unpack(4), amx_groups.unpack(8)
 _TILES, _WIDE_TILES = amx.multiply(1), amx.multiply(2)
 LEAST_ROWS, LEAST_ROWS_IN_GROUPS = 3, 9  # from which on the tile unit is the faster one
 _COLUMN = vnni_bits() // 8 or 64  # outputs that `weigh` takes together
@@ -169,7 +170,6 @@ def _interleaved_groups(
         tiles = count >= LEAST_ROWS_IN_GROUPS and amx.granted()
         if tiles:
             amx_groups.configure(min(amx.SIDE, count), min(matrix[fmt.GROUP], fmt.INPUTS_PAD))
-            _group_excess(matrix, totals, stride, begin, count, scratch)
         for block in range(first, last):
             size = min(BLOCK, matrix[fmt.OUTPUTS] - block * BLOCK)
             place, to_stride = address(out, 4 * (begin * out_stride + block * BLOCK)), out_stride
@@ -195,59 +195,35 @@ def _interleaved_groups(
 
 
 @piece
-def _group_excess(matrix: Any, totals: Any, stride: int, begin: int, count: int, scratch: Any) -> None:
-    """What comes off the totals of each group: int32 [16 rows][group][row of the 16], from VARIABLE on."""
-    turns, each = matrix[fmt.PADDED] // Q_GROUP, matrix[fmt.GROUP] // Q_GROUP
-    count_groups = (turns + each - 1) // each
-    factor = 8 if matrix[fmt.FORMAT] == fmt.INT4_GROUPS else 128
-    table = int32_window(scratch, VARIABLE, ROWS_AT_ONCE * count_groups)
-    side = min(amx.SIDE, count)
-    for part in range((count + side - 1) // side):
-        row = min(part * side, count - side)
-        for group in range(count_groups):
-            place = (part * count_groups + group) * amx.SIDE
-            for i in range(side):
-                known = window(totals, (begin + row + i) * stride // Q_GROUP + group * each, each)
-                total = np.int64(0)
-                for turn in range(min(each, turns - group * each)):
-                    total += known[turn]
-                table[place + i] = factor * total
-
-
-@piece
 def _group_tiles(
     matrix: Any, at: int, high: int, low: int, stride: int, steps: int, to: int, to_stride: int, rows: int, scratch: Any
 ) -> None:
     """One interleaved block in groups times `rows` rows on the tile unit; addresses as in `_block`."""
     padded, group = matrix[fmt.PADDED], matrix[fmt.GROUP]
-    count_groups = (padded + group - 1) // group
-    sums, table = (address(scratch, TILES) + 63) // 64 * 64, address(scratch, VARIABLE)
-    small = matrix[fmt.FORMAT] == fmt.INT4_GROUPS
-    stored = group * BLOCK // 2 if small else group * BLOCK  # bytes of a group
-    scales, each_scales, weights, each = at + stored, stored + 2 * BLOCK, at, stored + 2 * BLOCK
-    if small:
-        weights = (table + 4 * ROWS_AT_ONCE * count_groups + 63) // 64 * 64
-        each = group * BLOCK
-        amx_groups.unpack(at, padded, group, weights)
-    last_scales = 0
-    if padded % group:  # the last group is shorter, and its scales come sooner
-        last_scales = (group - padded % group) * BLOCK // (2 if small else 1)
-    side, row, part = min(amx.SIDE, rows), 0, 0
+    sums, weights = (address(scratch, TILES) + 63) // 64 * 64, (address(scratch, VARIABLE) + 63) // 64 * 64
+    if matrix[fmt.FORMAT] == fmt.INT4_GROUPS:
+        _UNPACK_4(at, padded, group, weights)
+        stored = BLOCK // 2  # bytes of an input
+    else:
+        _UNPACK_8(at, padded, group, weights)
+        stored = BLOCK
+    scales, each_scales = at + group * stored, group * stored + 2 * BLOCK
+    sooner = (-padded) % group * stored
+    side, row = min(amx.SIDE, rows), 0
     while row < rows:
         row = min(row, rows - side)
-        h, w, t = high + row * stride, low + row * stride, to + 4 * row * to_stride
-        s, excess = steps + 4 * row, table + 4 * part * count_groups * amx.SIDE
+        h, w, t, s = high + row * stride, low + row * stride, to + 4 * row * to_stride, steps + 4 * row
         if group == Q_GROUP:
             _NARROW_GROUP_TILES(
-                side, weights, each, scales, each_scales, padded // 32, 1, h, w, stride, excess, s, t, to_stride, sums,
-                last_scales,
+                side, weights, group * BLOCK, scales, each_scales, padded // 32, 1, h, w, stride, s, t, to_stride, sums,
+                sooner,
             )  # fmt: skip
         else:
             _GROUP_TILES(
-                side, weights, each, scales, each_scales, padded // 64, group // 64, h, w, stride, excess, s, t,
-                to_stride, sums, last_scales,
+                side, weights, group * BLOCK, scales, each_scales, padded // 64, group // 64, h, w, stride, s, t,
+                to_stride, sums, sooner,
             )  # fmt: skip
-        row, part = row + side, part + 1
+        row += side
 
 
 @piece
@@ -332,7 +308,7 @@ def _interleaved(
             if size < BLOCK:
                 place, to_stride = address(scratch, EDGE), BLOCK
             _block(
-                tiles, (address(scratch, TILES) + 63) // 64 * 64, planes, at, padded // 4,
+                tiles, (address(scratch, TILES) + 63) // 64 * 64, planes, at, matrix[fmt.INPUTS], padded // 4,
                 address(high, begin * stride), address(low, begin * stride), stride,
                 address(floats, 4 * (matrix[fmt.SCALES] + block * BLOCK)), address(steps, 4 * begin),
                 address(scratch, EXCESS), place, to_stride, count,
@@ -357,11 +333,12 @@ def _excess(matrix: Any, totals: Any, stride: int, begin: int, count: int, exces
 
 @piece
 def _block(
-    tiles: bool, sums: int, planes: int, at: int, quads: int, high: int, low: int, stride: int, scales: int, steps: int,
-    excess: int, to: int, to_stride: int, rows: int,
+    tiles: bool, sums: int, planes: int, at: int, inputs: int, quads: int, high: int, low: int, stride: int,
+    scales: int, steps: int, excess: int, to: int, to_stride: int, rows: int,
 ) -> None:  # fmt: skip
-    """One interleaved block times `rows` rows; all but planes, quads, strides and rows are addresses."""
+    """One interleaved block times `rows` rows; all but planes, inputs, quads, strides and rows are addresses."""
     row = turn = 0
+    plane, few = quads * 4 * BLOCK, (inputs + 7) // 8 * 2  # quads of 0 may be left out
     if tiles:
         side, share = min(amx.SIDE, rows), quads * 4 * BLOCK // amx.SHARES
         whole = rows > amx.SIDE * (amx.SHARES - 1)  # so many turns that they can share the fetching
@@ -381,22 +358,22 @@ def _block(
         s, e = steps + 4 * row, excess + 8 * row
         if planes == 1:
             if left >= 4:
-                _TILE_4(at, quads, h, w, stride, scales, s, e, t, to_stride)
+                _TILE_4(at, plane, few, h, w, stride, scales, s, e, t, to_stride)
                 row += 4
             elif left >= 2:
-                _TILE_2(at, quads, h, w, stride, scales, s, e, t, to_stride)
+                _TILE_2(at, plane, few, h, w, stride, scales, s, e, t, to_stride)
                 row += 2
             else:
-                _TILE_1(at, quads, h, w, stride, scales, s, e, t, to_stride)
+                _TILE_1(at, plane, few, h, w, stride, scales, s, e, t, to_stride)
                 row += 1
         elif left >= 4:
-            _WIDE_TILE_4(at, quads, h, w, stride, scales, s, e, t, to_stride)
+            _WIDE_TILE_4(at, plane, few, h, w, stride, scales, s, e, t, to_stride)
             row += 4
         elif left >= 2:
-            _WIDE_TILE_2(at, quads, h, w, stride, scales, s, e, t, to_stride)
+            _WIDE_TILE_2(at, plane, few, h, w, stride, scales, s, e, t, to_stride)
             row += 2
         else:
-            _WIDE_TILE_1(at, quads, h, w, stride, scales, s, e, t, to_stride)
+            _WIDE_TILE_1(at, plane, few, h, w, stride, scales, s, e, t, to_stride)
             row += 1
 
 

@@ -23,6 +23,4 @@ VARIABLE = TILES + 4 * 16 * 16 * 4 + 64  # blocks put together, or lists of inpu
 def scratch_bytes(matrices: npt.NDArray[Any]) -> int:
     """Bytes of scratch memory that `multiply` needs for any of these rows of int64; one scratch per thread."""
     padded, outputs = (int(matrices[..., column].max()) for column in (PADDED, OUTPUTS))
-    return (
-        VARIABLE + max(2 * BLOCK * padded + 8 * padded, TOGETHER_BYTES, 8 * padded + 32 * up(outputs, 2 * BLOCK)) + 256
-    )
+    return VARIABLE + max(2 * BLOCK * padded, TOGETHER_BYTES, 8 * padded + 32 * up(outputs, 2 * BLOCK)) + 256

@@ -21,7 +21,7 @@ from antiphon_kernels.linear.processor import vnni_bits
 AHEAD = 4096  # bytes between what is multiplied and what is fetched; 2,048 to 8,192 measured alike, none is slower
 QUAD_BYTES = 4 * BLOCK
 
-_ADDRESSES = types.void(*[types.int64] * 10)
+_ADDRESSES = types.void(*[types.int64] * 11)
 
 
 class Products(Emitter):
@@ -49,16 +49,16 @@ class Products(Emitter):
 def tile(rows: int, planes: int) -> Callable[..., None]:
     """An intrinsic: `rows` rows of activations times one block of `planes` planes of int8 weights.
 
-    Its arguments are int64; a stride is in items:
-    weights, the block's address (the planes one after the other); quads, inputs / 4; high, low and stride, the planes
-    of the first row; scales (float32 [32]); steps (float32 [rows]); excess (float64 [rows]: what comes off a total); to
-    and to_stride, where the float32 outputs go.
+    Its arguments are int64; a stride is in items: weights, the block's address, and plane, bytes from one of its planes
+    to the next; quads, an even number, at least inputs / 4; high, low and stride, the planes of the first row; scales
+    (float32 [32]); steps (float32 [rows]); excess (float64 [rows]: what comes off a total); to and to_stride, where the
+    float32 outputs go.
     """
 
     @intrinsic
     def multiply(
-        _typing: Any, weights: Any, quads: Any, high: Any, low: Any, stride: Any, scales: Any, steps: Any, excess: Any,
-        to: Any, to_stride: Any,
+        _typing: Any, weights: Any, plane: Any, quads: Any, high: Any, low: Any, stride: Any, scales: Any, steps: Any,
+        excess: Any, to: Any, to_stride: Any,
     ) -> Any:  # fmt: skip
         def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
             _Tile(builder, rows, planes).emit(*args)
@@ -85,11 +85,11 @@ class _Tile(Products):
         self._sets = 2 if 2 * self._together * rows * self._kinds <= room else 1
 
     def emit(
-        self, weights: Any, quads: Any, high: Any, low: Any, stride: Any, scales: Any, steps: Any, excess: Any,
-        to: Any, to_stride: Any,
+        self, weights: Any, plane: Any, quads: Any, high: Any, low: Any, stride: Any, scales: Any, steps: Any,
+        excess: Any, to: Any, to_stride: Any,
     ) -> None:  # fmt: skip
         rows = [self.at(self.number(0), self.builder.mul(stride, self.number(row))) for row in range(self._rows)]
-        planes = [self.builder.mul(quads, self.number(QUAD_BYTES * plane)) for plane in range(self._planes)]
+        planes = [self.builder.mul(plane, self.number(number)) for number in range(self._planes)]
         for first in range(0, self.vectors, self._together):
             parts = range(first, first + self._together)
             totals = self._sums(weights, planes, quads, high, low, rows, parts)
