@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from antiphon.engine.runner import Draw, Feed, Floats, Memory
@@ -21,18 +22,19 @@ from antiphon_kernels.program import any_version
 from antiphon_kernels.program.crew import Crew
 from antiphon_kernels.program.given import Given
 from antiphon_kernels.program.hot import Step
-from antiphon_kernels.program.ops import Program
+from antiphon_kernels.program.ops import MAX_ROWS, Program
 from antiphon_kernels.program.slab import Scratch, Segment, Slab, cut, feed
 from antiphon_kernels.sample import numba_cpu as sample_cpu
 
 SHARED_BYTES = 16 << 20
 """Weights above this are worth more than one thread: waking another costs some 50 µs a token."""
 
-_ROW_COST = 2000  # bytes of weights that take as long as an operation's element-wise part for a row
-_ROWS_FREE = 4  # rows that a product takes in hardly more time than one
-_FIRST_PACE_NS = 0.1  # a byte, before anything was measured: slow, so that the first slice is short
-_TRUST, _DOUBT = 0.2, 0.5  # how much the newest slice counts in the pace when it was faster, and when slower
+_TRUST = 0.3  # how much the newest slice counts in what its operations are expected to take
+_MOST_OFF = 4.0  # by how much one slice may be slower or faster than expected and be believed
+_EXACT_ROWS = 8  # up to here slabs are timed by their number of rows, above by eights
 _MOST_SPARES = 4
+
+Costs = npt.NDArray[np.float64]
 
 
 class CpuMemory:
@@ -81,8 +83,7 @@ class CpuRunner:
         self._together = Step(program, threads=threads) if threads > 1 else None
         self._crew_lock = threading.Lock()
         self._own = threading.local()
-        self._pace_ns: dict[int, float] = {}  # by the magnitude of a slab's rows
-        self._units: dict[int, np.ndarray] = {}
+        self._op_ns: dict[int, Costs] = {}  # what each operation takes, by the rows of a slab, as far as it is known
         self._spares: dict[int, Scratch] = {}  # by their rows
 
     @classmethod
@@ -152,23 +153,29 @@ class CpuRunner:
             self._spares[scratch.rows] = scratch
 
     def advance(self, slab: Slab, budget_ns: int) -> None:
-        """Run `slab` on for about `budget_ns`, one operation at the least."""
-        units, kind = self._units_of(slab.rows), slab.rows.bit_length()
-        known_ns = self._pace_ns.get(kind, _FIRST_PACE_NS)
-        at = slab.at
-        end = int(np.searchsorted(units, units[at] + budget_ns / known_ns, side="right")) - 1
-        end = min(max(end, at + 1), len(self.program.ops))
+        """Run `slab` on for `budget_ns` by what its operations took before, one operation at the least.
+
+        Returns early before an operation that was never timed, which then runs alone.
+        """
+        expected = self._expected_ns(slab.rows)[slab.at :]
+        # From the first operation that is not known on, sums are no numbers, and those count as beyond any budget.
+        count = max(1, int(np.searchsorted(np.cumsum(expected), budget_ns, side="right")))
         began_ns = time.perf_counter_ns()
         # A slab of one row is never handed from one thread to more, nor back.
         if self._crew.threads > 1 and self._crew_lock.acquire(blocking=slab.rows == 1):
             try:
-                slab.run(end, crew=self._crew)
+                slab.run(slab.at + count, crew=self._crew)
             finally:
                 self._crew_lock.release()
         else:
-            slab.run(end)
-        pace_ns = (time.perf_counter_ns() - began_ns) / (units[end] - units[at])
-        self._pace_ns[kind] = known_ns + (_TRUST if pace_ns < known_ns else _DOUBT) * (pace_ns - known_ns)
+            slab.run(slab.at + count)
+        took_ns = time.perf_counter_ns() - began_ns
+        ran = expected[:count]
+        if np.isnan(ran[0]):
+            ran[0] = took_ns
+        else:  # all of it was known: also what was held up when it was first timed comes right in time
+            off = min(max(took_ns / ran.sum(), 1 / _MOST_OFF), _MOST_OFF)
+            ran *= 1 + _TRUST * (off - 1)
 
     def sample(self, memory: Memory, draw: Draw) -> int:
         return draw_from(memory.logits, draw)
@@ -181,6 +188,9 @@ class CpuRunner:
         memory = self.new_memory()
         self.run([Feed(memory=memory, ids=np.zeros(1, np.int32))])
         self.run([Feed(memory=memory, ids=np.zeros(3, np.int32))])
+        full = self.begin([Feed(memory=memory, ids=np.zeros(MAX_ROWS, np.int32))])
+        while not full.advance(0):  # an operation at a time, so that the first real slices are as short as later ones
+            pass
         sample_cpu.warm(memory.logits)
 
     def close(self) -> None:
@@ -201,12 +211,10 @@ class CpuRunner:
             step = self._own.step = Step(self.program)
         step.run(token, memory.state_at, memory.logits_at)
 
-    def _units_of(self, rows: int) -> np.ndarray:
-        """How much work lies before each operation, in bytes read or what takes as long, for a slab of so many rows."""
-        if rows not in self._units:
-            each = self.program.costs * max(1.0, rows / _ROWS_FREE) + _ROW_COST * rows
-            self._units[rows] = np.concatenate([[0.0], np.cumsum(each)])
-        return self._units[rows]
+    def _expected_ns(self, rows: int) -> Costs:
+        """What each operation takes in a slab of about so many rows; NaN where none was timed yet."""
+        kind = rows if rows <= _EXACT_ROWS else -(-rows // _EXACT_ROWS) * _EXACT_ROWS
+        return self._op_ns.setdefault(kind, np.full(len(self.program.ops), np.nan))
 
 
 class CpuRunning:
