@@ -96,3 +96,5 @@ def test_a_pattern_that_finds_no_number_is_refused(pattern: str) -> None:
 def test_a_peers_name_is_its_program_and_its_model() -> None:
     assert peer.name_of("/opt/llama-bench -m models/a-q8_0.gguf -t 2") == "llama-bench a-q8_0.gguf"
     assert peer.name_of("env GLIBC_TUNABLES=glibc.malloc.hugetlb=1 llama-bench -t 1") == "llama-bench"
+    assert peer.name_of("env -u PYTHONPATH nice -n 5 /venv/bin/python bench.py") == "python"
+    assert peer.name_of("") == ""

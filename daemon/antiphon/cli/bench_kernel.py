@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         "gb_per_s": case.nbytes * ours.median / 1e9,
         "giga_operations_per_s": case.operations * ours.median / 1e9,
         "memory_gb_per_s": {"median": limit.median, "best": limit.best},
-        "share_of_memory": case.nbytes * ours.median / 1e9 / limit.median,
+        "share_of_memory": case.nbytes * ours.median / 1e9 / limit.best,
         "off_by": case.difference(),
         "definition_us": 1e6 / plain.median,
         "peers": [

@@ -174,7 +174,7 @@ def _told(lanes: Sequence[Lane], speeds: Sequence[Speed]) -> list[dict[str, Any]
             row["gb_per_s"] = _rounded(speed.median * lane.token_bytes / 1e9)
             for key, role in (("share_of_cached_memory", CACHED), ("share_of_memory", LARGE)):
                 limit = _of(lanes, speeds, role=role, threads=speed.threads, timelines=0)
-                row[key] = _rounded(speed.median * lane.token_bytes / 1e9 / limit.median)
+                row[key] = _rounded(speed.median * lane.token_bytes / 1e9 / limit.best)
         elif lane.timelines:
             ours = _of(lanes, speeds, role=OURS, threads=speed.threads, timelines=lane.timelines)
             row["ours_is"] = {

@@ -19,6 +19,7 @@ from typing import Any
 from antiphon.errors import AntiphonError
 
 DECODE, PREFILL, OTHER = "decode", "prefill", "other"
+_BEFORE = ("env", "nice")  # what may stand before a program, with options and settings of its own
 _TELLING = 400  # characters of a failed peer's last words
 
 
@@ -59,9 +60,11 @@ def checked_pattern(pattern: str | None) -> re.Pattern[str] | None:
 def name_of(command: str) -> str:
     """A short name: the program's, and llama-bench's model."""
     words = shlex.split(command)
-    program = next((word for word in words if "=" not in word and word.rpartition("/")[2] not in ("env", "nice")), "")
+    at = 0
+    while at < len(words) - 1 and (words[at] in _BEFORE or words[at].startswith("-") or "=" in words[at]):
+        at += 2 if words[at] in ("-u", "-n") else 1
     models = [words[i + 1] for i, word in enumerate(words[:-1]) if word in ("-m", "--model")]
-    return " ".join(word.rpartition("/")[2] for word in (program, *models[:1]))
+    return " ".join(word.rpartition("/")[2] for word in (*words[at : at + 1], *models[:1]))
 
 
 def peer(

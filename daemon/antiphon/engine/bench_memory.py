@@ -24,7 +24,7 @@ Memory = npt.NDArray[np.int64]
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _USUAL_CACHE = 64 << 20  # where the system does not tell how large its last cache is
-_A_RUN = 256 << 20  # bytes read in a run at least, beside which starting the threads takes no time
+_A_RUN = 1 << 30  # bytes read in a run at least, beside which starting the threads takes no time
 _A_DEVICES_RUN = 4 << 30  # the same of a GPU, beside which its launches take none
 
 
@@ -58,11 +58,15 @@ def _reading(memory: Memory, nbytes: int, threads: int) -> Callable[[], Sequence
     passes = max(1, -(-_A_RUN // (8 * each * threads)))
     numba_cpu.read(memory[:line], passes=1)  # compiled before the clock runs
 
+    def read(readers: ThreadPoolExecutor, times: int) -> None:
+        for done in [readers.submit(numba_cpu.read, share, passes=times) for share in shares]:
+            done.result()
+
     def run() -> list[float]:
         with ThreadPoolExecutor(threads, "reader") as readers:
+            read(readers, 1)  # what a cache can hold is in it, as a model's weights are after the first token
             began = time.perf_counter()
-            for done in [readers.submit(numba_cpu.read, share, passes=passes) for share in shares]:
-                done.result()
+            read(readers, passes)
             return [8 * each * threads * passes / (time.perf_counter() - began) / 1e9]
 
     return run
