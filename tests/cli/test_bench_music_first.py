@@ -14,6 +14,7 @@ def test_three_scenes_are_told_side_by_side(tmp_path: Path, capsys: pytest.Captu
     told = tmp_path / "told.json"
     few = ["--shape", "1x64x40", "--texts", "2", "--prefill", "70", "--seconds", "0.4", "--json", str(told)]
     code = main(["bench", "music-first", "--bpm", "120", *few])
+    assert "NaN" not in told.read_text()  # which is no JSON
     alone, texts, both = json.loads(told.read_text())["scenes"]
     assert code == (1 if both["missed"] else 0)
     assert [scene["scene"] for scene in (alone, texts, both)] == ["music alone", "texts alone", "music and texts"]

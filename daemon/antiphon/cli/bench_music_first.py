@@ -95,18 +95,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _told(heard: Heard) -> dict[str, Any]:
-    from antiphon.cli.timing import lateness
-
     return {
         "missed": sum(late > 0 for late in (*heard.late, *heard.answers_late)),
-        "late_ms": lateness([late / _MS for late in heard.late]),
-        "answers_late_ms": lateness([late / _MS for late in heard.answers_late]),
-        "waited_ms": lateness([waited / _MS for waited in heard.waited]),
-        "slices_ms": lateness([took / _MS for took in heard.slices]),
+        "late_ms": _spread(heard.late),
+        "answers_late_ms": _spread(heard.answers_late),
+        "waited_ms": _spread(heard.waited),
+        "slices_ms": _spread(heard.slices),
         "text_tokens_per_s": round(heard.text_per_s, 1),
         "prefills": len(heard.prefills),
         "prefill_s": round(sum(heard.prefills) / len(heard.prefills) / 1e9, 3) if heard.prefills else None,
     }
+
+
+def _spread(values_ns: list[int]) -> dict[str, float]:
+    """Percentiles in milliseconds; of nothing there are none."""
+    from antiphon.cli.timing import lateness
+
+    return lateness([value / _MS for value in values_ns]) if values_ns else {"count": 0}
 
 
 def _show(told: list[dict[str, Any]], *, title: str, machine: str) -> None:
