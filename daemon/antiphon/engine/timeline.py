@@ -160,6 +160,8 @@ class Timeline:
             raise ValueError("timelines of different models do not mix")
 
     def _checked(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:
+        if len(ids) == 1 and 0 <= ids[0] < self._model.vocab_size:  # one by one is how an answer is written
+            return np.array((ids[0],), np.int32)
         array = np.asarray(ids, np.int64)
         if array.min() < 0 or array.max() >= self._model.vocab_size:
             wrong = next(token for token in ids if not 0 <= token < self._model.vocab_size)
