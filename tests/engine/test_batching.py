@@ -369,3 +369,38 @@ def test_closing_the_worker_ends_every_text(model: LoadedModel) -> None:
             writing.done.result(PATIENCE_S)
     with pytest.raises(WorkerClosed):
         batch.write(text_of(model))
+
+
+def test_a_text_that_cannot_begin_ends_alone(model: LoadedModel, float_model: LoadedModel, worker: Worker) -> None:
+    """A timeline that is in use, one of another model, and a pool of another model: all told, and nobody waits."""
+    batch, begun = Batch(worker), threading.Event()
+    worker.submit(begun.wait, 0)
+    text = text_of(model, seed=3)
+    expected, _ = alone(text)
+    heard: list[int] = []
+    good = Text(timeline=text.timeline, ids=text.ids, sampler=text.sampler, most=text.most, on_id=heard.append)
+    writings = [batch.write(good), batch.write(good), batch.write(text_of(float_model))]
+    begun.set()
+    with pytest.raises(ValueError, match="written on this timeline"):
+        writings[1].done.result(PATIENCE_S)
+    with pytest.raises(ValueError, match="different models"):
+        writings[2].done.result(PATIENCE_S)
+    assert all_of(writings[:1]) == [End.LENGTH]
+    assert heard == expected
+    ids, strange, pool = prompt(64, seed=1), Timeline(float_model), Pool(float_model, budget_bytes=1 << 24)
+    strange.feed(ids)
+    pool.keep(keys_of(ids)[0], strange)
+    with pytest.raises(ValueError, match="different models"):
+        Batch(worker, pool=pool).write(text_of(model, ids=ids)).done.result(PATIENCE_S)
+
+
+def test_a_state_that_cannot_be_kept_ends_its_text_alone(model: LoadedModel, worker: Worker) -> None:
+    class Full(Pool):
+        def keep(self, key: bytes, timeline: Timeline) -> None:
+            raise MemoryError("no memory for a state")
+
+    batch = Batch(worker, pool=Full(model, budget_bytes=1 << 24))
+    long, short = batch.write(text_of(model, length=64, most=3)), batch.write(text_of(model, length=5, most=3))
+    with pytest.raises(MemoryError, match="no memory for a state"):
+        long.done.result(PATIENCE_S)
+    assert all_of([short]) == [End.LENGTH]

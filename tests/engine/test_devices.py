@@ -107,6 +107,8 @@ def test_models_live_side_by_side_and_each_device_has_one_worker(model_file: Pat
             timelines[0].copy_from(timelines[1])
         with pytest.raises(AntiphonError, match="in memory already"):
             residents.add("one", second)
+        with pytest.raises(RuntimeError, match="its own worker"):
+            workers[1].submit(lambda: residents.drop("two")).result(60)
         residents.drop("two")
         assert set(residents.models) == {"one"}
         with pytest.raises(AntiphonError, match="no model of that name"):

@@ -175,7 +175,10 @@ class Batch:
         with self._lock:
             coming, self._coming = self._coming, []
         for writing in coming:
-            self._welcome(writing)
+            try:
+                self._welcome(writing)
+            except Exception as error:  # it cannot be, or the model has no memory left for it
+                writing._settle(error)
         for line in (self._reading, self._drawing):
             for writing in [one for one in line if one._unwanted]:
                 line.remove(writing)
@@ -199,8 +202,16 @@ class Batch:
                 self._fail(error)
 
     def _welcome(self, writing: Writing) -> None:
-        """Begin to read a text, from the longest beginning that is known already."""
+        """Begin to read a text, from the longest beginning that is known already.
+
+        ValueError for one that cannot be written with the others, which would all end with it.
+        """
         text = writing.text
+        for other in (*self._reading, *self._drawing):
+            if other.text.timeline is text.timeline:
+                raise ValueError("another text is written on this timeline")
+            if other.text.timeline.model is not text.timeline.model:
+                raise ValueError("texts of different models are not written together")
         if self._pool is not None and not text.timeline.count:
             writing._trail = Trail(text.root)
             mark = self._pool.longest(keys_of(text.ids, root=text.root))
@@ -246,13 +257,13 @@ class Batch:
             if writing._unwanted:
                 writing._settle(End.CANCELLED)
                 continue
-            self._keep(writing)
-            if len(writing._unread):
-                self._reading.append(writing)
-                continue
             try:
+                self._keep(writing)
+                if len(writing._unread):
+                    self._reading.append(writing)
+                    continue
                 draws.append((writing, text.sampler.draw(text.mask())))
-            except Exception as error:  # whatever the text's own mask raises
+            except Exception as error:  # whatever the text's own mask raises, or the model where a state is kept
                 writing._settle(error)
             if text.timeline.model.runner.device == "cpu":
                 break
@@ -291,7 +302,7 @@ class Batch:
 def _drawn(draws: Sequence[tuple[Writing, Draw]]) -> list[int | Exception]:
     """The id of each draw, or what keeps it from having one."""
     if len(draws) > 1:
-        with contextlib.suppress(ValueError):  # of one of them: each is asked alone
+        with contextlib.suppress(Exception):  # of one of them, or of the device: each is asked alone
             return [*draw_together([(writing.text.timeline, draw) for writing, draw in draws])]
     ids: list[int | Exception] = []
     for writing, draw in draws:

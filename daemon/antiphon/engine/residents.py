@@ -47,10 +47,17 @@ class Residents:
         return self.worker_of(self._named(name).runner.device)
 
     def drop(self, name: str) -> None:
-        """Let go of a model between two jobs; its timelines are not used again. AntiphonError when there is none so."""
+        """Let go of a model between two jobs; its timelines are not used again. AntiphonError when there is none so.
+
+        Waits for the jobs before it. RuntimeError from a job of the model's own worker, which would wait for itself.
+        """
         worker = self.worker_for(name)
+        if worker.is_current:
+            raise RuntimeError("a job cannot wait for its own worker to let go of a model")
         with self._lock:
-            model = self._models.pop(name)
+            model = self._models.pop(name, None)
+        if model is None:
+            raise _unknown(name)
         worker.submit(model.close).result()
 
     def close(self) -> None:
@@ -73,5 +80,9 @@ class Residents:
         with self._lock:
             model = self._models.get(name)
         if model is None:
-            raise AntiphonError("no model of that name is in memory", where=name)
+            raise _unknown(name)
         return model
+
+
+def _unknown(name: str) -> AntiphonError:
+    return AntiphonError("no model of that name is in memory", where=name)

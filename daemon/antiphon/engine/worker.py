@@ -78,9 +78,14 @@ class Worker:
         """Queue `call` and await its result without holding up the event loop, see `submit`."""
         return await asyncio.wrap_future(self.submit(call, deadline_ns))
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is one of its jobs."""
+        return threading.current_thread() is self._thread
+
     def close(self) -> None:
         """Let the running job end, cancel those that wait, and join the thread. May be called again."""
-        if threading.current_thread() is self._thread:
+        if self.is_current:
             raise RuntimeError("a job cannot close the worker that runs it")
         with self._changed:
             self._open = False
