@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,12 @@ from antiphon.model import checkpoint as checkpoints
 from antiphon.model import rwkv7
 from antiphon.model.adapter_file import AdapterFile
 from antiphon.model.checkpoint import Checkpoint
+from antiphon.model.convert import Form, convert
+from antiphon.model.held import precision_of
+from antiphon.model.merged import MergedSource
 from antiphon.model.precision import Precision
 from antiphon.model.quantize import dequantize, quantize_int8
+from antiphon.model.source import open_source
 
 IDS = [1, 5, 50, 0, 7, 7, 7, 12, 33, 2] * 6
 
@@ -117,6 +122,10 @@ def test_a_start_state_is_where_every_timeline_begins(
     by_hand.feed(IDS)
     np.testing.assert_array_equal(fed(begun), by_hand.logits)
     assert begun.identity != plain.identity
+    shutil.copy(tmp_path / "state.pth", tmp_path / "turned.state")
+    turned = LoadedModel.open(model_file, start_state=tmp_path / "turned.state")
+    assert np.abs(fed(begun) - fed(turned)).max() > 0.01
+    assert begun.identity != turned.identity
     with pytest.raises(FileError, match="start state"):
         LoadedModel.open(model_file, start_state=model_file)
 
@@ -135,6 +144,43 @@ def test_an_adapter_is_merged_when_the_model_is_opened(
     assert np.abs(fed(adapted) - fed(LoadedModel.open(model_file))).max() > 0.2
     assert len(adapted.identity.adapters) == 1
     assert adapted.identity.adapters[0].endswith(":8")
+
+
+def test_all_that_decides_what_an_adapter_does_is_part_of_the_identity(model_file: Path, tmp_path: Path) -> None:
+    """An alpha that is found beside it, the factors that PiSSA began with, and how its base was rounded."""
+    generator = torch.Generator().manual_seed(4)
+    path, first, prefix = tmp_path / "lora.pth", tmp_path / "init_pissa.pth", "blocks.1.ffn.value"
+    for one in (path, first):
+        down, up = (0.1 * torch.randn(shape, generator=generator) for shape in [(4, 256), (64, 4)])
+        torch.save({f"{prefix}.lora_A": down, f"{prefix}.lora_B": up}, one)
+    path.with_suffix(".json").write_text('{"alpha": 8}')
+    plain = LoadedModel.open(model_file, adapters=[AdapterFile(path=path)])
+    path.with_suffix(".json").write_text('{"alpha": 16}')
+    models = [
+        plain,
+        LoadedModel.open(model_file, adapters=[AdapterFile(path=path)]),
+        LoadedModel.open(model_file, adapters=[AdapterFile(path=path, first=first)]),
+        LoadedModel.open(model_file, adapters=[AdapterFile(path=path, first=first, rounding="nf4")]),
+    ]
+    assert plain.identity.adapters[0].endswith(":8")
+    assert len({model.identity for model in models}) == len({fed(model).tobytes() for model in models}) == 4
+
+
+def test_a_file_of_int8_and_floats_is_held_in_int8(model_file: Path, tmp_path: Path) -> None:
+    """As a merge into a quantized model is: int4 would lose what the file has."""
+    up, prefix = torch.ones(64, 4), "blocks.1.ffn.value"
+    torch.save({f"{prefix}.lora_A": torch.ones(4, 256), f"{prefix}.lora_B": up}, tmp_path / "lora.pth")
+    base = open_source(model_file)
+    merged = MergedSource.open(base, [AdapterFile(path=tmp_path / "lora.pth", alpha=0.01)])
+    convert(merged, tmp_path / "merged.safetensors", form=Form.SAFETENSORS)
+    source = open_source(tmp_path / "merged.safetensors")
+    assert {source.stored[f"{prefix}.weight"], source.stored["head.weight"]} == {"F32", "INT8"}
+    assert precision_of(source) is Precision.INT8
+    convert(base, tmp_path / "groups.safetensors", form=Form.SAFETENSORS, quantize="int8-groups")
+    groups = MergedSource.open(
+        open_source(tmp_path / "groups.safetensors"), [AdapterFile(path=tmp_path / "lora.pth", alpha=0.01)]
+    )
+    assert precision_of(groups) is Precision.INT8_GROUPS
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:7", "GPU-ffffffff-ffff-ffff-ffff-ffffffffffff", "tpu"])

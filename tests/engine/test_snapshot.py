@@ -160,6 +160,9 @@ def test_a_model_file_that_was_exchanged_while_it_was_loaded_is_noticed(
     checkpoints.write(path, other)
     with pytest.raises(FileError, match="changed since it was loaded"):
         Snapshot.of(Timeline(model)).write(tmp_path / "session.safetensors")
+    path.unlink()
+    with pytest.raises(FileError, match="cannot be read"):
+        Snapshot.of(Timeline(model)).write(tmp_path / "session.safetensors")
 
 
 def edited(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], object]) -> None:
@@ -189,6 +192,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], object], str
     "seed text": (lambda tensors, about: about["sampler"].update(seed="x"), "sampler cannot be"),
     "drawn": (lambda tensors, about: about["sampler"].update(drawn=1.5), "sampler cannot be"),
     "temperature": (lambda tensors, about: about["sampler"]["sampling"].update(temperature=-1), "sampler cannot be"),
+    "endless": (lambda tensors, about: about["sampler"]["sampling"].update(temperature=10**400), "sampler cannot be"),
     "field": (lambda tensors, about: about["sampler"]["penalties"].update(more=1), "sampler cannot be"),
     "bias": (lambda tensors, about: about["sampler"]["biases"].update({"99": 1.0}), "sampler cannot be"),
     "bias text": (lambda tensors, about: about["sampler"]["biases"].update({"3": "a"}), "sampler cannot be"),

@@ -4,6 +4,7 @@ S1-078, S4-001…004, S4-040)."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import weakref
 from pathlib import Path
@@ -346,3 +347,12 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, form: Form) -> None:
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="cannot be written: No such file or directory"):
         convert(model(tmp_path, "7"), tmp_path / "none" / "m", form=Form.SAFETENSORS)
+
+
+def test_what_is_no_file_stays_what_it_is(tmp_path: Path) -> None:
+    """A pipe or a device would be replaced by a file."""
+    torch.save(random_weights(SPECS["7 wide"]), tmp_path / "m.pth")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="no file"):
+        convert(open_source(tmp_path / "m.pth"), tmp_path / "pipe", form=Form.SAFETENSORS)
+    assert (tmp_path / "pipe").is_fifo()

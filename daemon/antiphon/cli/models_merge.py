@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.cli import models_convert
+from antiphon.library.bundled import named
 
 
 def add_parser(subparsers: Any) -> None:
@@ -18,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
         "write it in any form that `antiphon models convert` knows. A LoRA's alpha is not in its file: it is read from "
         'a JSON beside it (FILE.json with {"alpha": 32}, or PEFT\'s adapter_config.json), or given here.',
     )
-    parser.add_argument("base", type=Path, metavar="BASE", help="the model that the adapter was trained on")
+    parser.add_argument("base", type=named, metavar="BASE", help="what the adapter was trained on, or: bundled")
     parser.add_argument("out", type=Path, metavar="OUT", help="the new file")
     parser.add_argument("--adapter", "--lora", type=Path, action="append", default=[], metavar="FILE")
     parser.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha, of every adapter given")
@@ -37,10 +38,10 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Merge. Raises FileError for what cannot be read, fitted or written."""
     from antiphon.errors import AntiphonError
-    from antiphon.library.verify import start_state_of
     from antiphon.model.adapter_file import AdapterFile
     from antiphon.model.merged import MergedSource
     from antiphon.model.source import open_source
+    from antiphon.model.states import StartState
 
     if not args.adapter and args.state is None:
         raise AntiphonError("there is nothing to merge", fix="give --adapter FILE or --state FILE")
@@ -50,5 +51,9 @@ def run(args: argparse.Namespace) -> int:
     files = [
         AdapterFile(path=path, alpha=args.alpha, first=args.init, rounding=args.base_quant) for path in args.adapter
     ]
-    state = start_state_of(base, args.state, transpose=args.transpose_state) if args.state is not None else None
+    state = None
+    if args.state is not None:
+        state = StartState.of_file(args.state, base.spec, transpose=args.transpose_state)
+    elif args.transpose_state:
+        raise AntiphonError("there is no start state to turn", where="--transpose-state", fix="give --state FILE too")
     return models_convert.write(MergedSource.open(base, files, start_state=state), args.out, args)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from antiphon.engine.cpu_proof import proven_interleave
@@ -24,8 +25,7 @@ from antiphon.model.merged import MergedSource
 from antiphon.model.precision import Precision
 from antiphon.model.source import Source, open_source
 from antiphon.model.spec import ModelSpec
-from antiphon.model.states import StartState
-from antiphon.model.tensor_file import open_tensors
+from antiphon.model.states import StartState, is_turned_file
 
 
 class LoadedModel:
@@ -58,10 +58,11 @@ class LoadedModel:
         path = Path(path)
         device = device_of(device, () if device == "cpu" else gpus())
         stamp = FileStamp.of(path)
-        stamps = [(FileStamp.of(adapter.path), adapter.alpha) for adapter in adapters]
+        adapters = [adapter.settled() for adapter in adapters]
+        stamps = [_AdapterStamp.of(adapter) for adapter in adapters]
         state_stamp = None if start_state is None else FileStamp.of(start_state)
         base = open_source(path)
-        given = None if start_state is None else _start_state(base, start_state)
+        given = None if start_state is None else StartState.of_file(start_state, base.spec)
         source = MergedSource.open(base, adapters, start_state=given)
 
         def identify(held: Precision) -> Identity:
@@ -69,8 +70,8 @@ class LoadedModel:
                 model=stamp.sha256(),
                 precision=held.value,
                 tokenizer=hash_of_text(source.metadata.get(TOKENIZER, "")),
-                adapters=tuple(one.sha256() + ("" if alpha is None else f":{alpha:g}") for one, alpha in stamps),
-                start_state="" if state_stamp is None else state_stamp.sha256(),
+                adapters=tuple(one.told() for one in stamps),
+                start_state="" if state_stamp is None else _told_state(state_stamp),
             )
 
         return cls.of_source(
@@ -157,7 +158,26 @@ class LoadedModel:
         self.runner.close()
 
 
-def _start_state(source: Source, path: Path) -> StartState:
-    """The start state in a file of its own; those called *.state are web-rwkv's, which lie the other way round."""
-    parts = open_tensors(path).parts
-    return StartState.of(parts, source.spec, where=str(path), transpose=path.suffix == ".state")
+@dataclass(frozen=True, slots=True)
+class _AdapterStamp:
+    """An adapter as it was when it was merged, and all else that decides what merging it gave."""
+
+    file: FileStamp
+    first: FileStamp | None
+    alpha: float | None
+    rounding: str | None
+
+    @classmethod
+    def of(cls, adapter: AdapterFile) -> _AdapterStamp:
+        first = None if adapter.first is None else FileStamp.of(adapter.first)
+        return cls(FileStamp.of(adapter.path), first, adapter.alpha, adapter.rounding)
+
+    def told(self) -> str:
+        """The file's hash, and after it what was not as it mostly is."""
+        alpha = "" if self.alpha is None else f":{self.alpha:g}"
+        first = "" if self.first is None else f":{self.first.sha256()}"
+        return f"{self.file.sha256()}{alpha}{first}{'' if self.rounding is None else f':{self.rounding}'}"
+
+
+def _told_state(stamp: FileStamp) -> str:
+    return stamp.sha256() + (":turned" if is_turned_file(stamp.path) else "")

@@ -193,5 +193,5 @@ def _sampler(told: Any, counts: Floats | None, vocab_size: int, refused: Any) ->
         return Sampler.restored(
             vocab_size=vocab_size, style=style, drawn=told["drawn"], step=told["step"], counts=counts
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise refused(f"its sampler cannot be: {str(error)[:200]}") from error

@@ -15,9 +15,14 @@ BUNDLED = _FOLDER / "antiphon-second.safetensors"
 """The one that plays unless another is named."""
 
 
+def named(name: str) -> Path:
+    """Where the model called `name` lies, "bundled" or a path, whether there is one or not."""
+    return BUNDLED if name == "bundled" else Path(name)
+
+
 def model_path(name: str) -> Path:
     """The file of the model called `name`: "bundled", or a path. Raises FileError if there is no such file."""
-    path = BUNDLED if name == "bundled" else Path(name)
+    path = named(name)
     if not path.is_file():
-        raise FileError("there is no such model file", where=str(path), fix="name a .safetensors file, or: bundled")
+        raise FileError("there is no such model file", where=str(path), fix="name a model file, or: bundled")
     return path

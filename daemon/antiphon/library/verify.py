@@ -22,7 +22,6 @@ from antiphon.model.precision import Precision
 from antiphon.model.source import Source
 from antiphon.model.spec import ModelSpec
 from antiphon.model.states import StartState
-from antiphon.model.tensor_file import open_tensors
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,14 +39,9 @@ def prompts(vocab_size: int) -> list[tuple[int, ...]]:
 
 
 def start_state_of(source: Source, path: Path | None, *, transpose: bool = False) -> StartState | None:
-    """The start state in the file `path`, or the one that comes with the model; None when there is neither.
-
-    Files called *.state are web-rwkv's, whose matrices lie the other way round. Raises FileError.
-    """
+    """The start state in the file `path`, or the one that comes with the model; None when there is neither."""
     if path is not None:
-        swapped = path.suffix == ".state"
-        parts = open_tensors(path).parts
-        return StartState.of(parts, source.spec, where=str(path), transpose=transpose != swapped)
+        return StartState.of_file(path, source.spec, transpose=transpose)
     return StartState.of_source(source, transpose=transpose)
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from antiphon.errors import FileError
 from antiphon.model.adapters import Adapter
 from antiphon.model.bnb_rounding import ROUNDINGS
-from antiphon.model.tensor_file import open_tensors
+from antiphon.model.tensor_file import TensorFile, open_tensors
 
 MAX_SIDECAR_BYTES = 1 << 20
 _ALPHAS = ("alpha", "lora_alpha")
@@ -40,11 +40,7 @@ class AdapterFile:
             fix = f"give one of {', '.join(ROUNDINGS)}"
             raise FileError(f"no base is quantized as {self.rounding}", where=str(self.path), fix=fix)
         file = open_tensors(self.path)
-        alpha = self.alpha
-        if alpha is None:
-            alpha = _number(file.metadata, str(self.path))
-        if alpha is None:
-            alpha = _beside(self.path)
+        alpha = self._alpha(file)
         return Adapter.of(
             file.parts,
             shapes,
@@ -53,6 +49,19 @@ class AdapterFile:
             first=open_tensors(self.first).parts if self.first is not None else None,
             rounding=ROUNDINGS[self.rounding] if self.rounding is not None else None,
         )
+
+    def settled(self) -> AdapterFile:
+        """The same with the alpha that is found now, so that what stands beside the file may change. Raises FileError.
+
+        It stays None where none is found.
+        """
+        return replace(self, alpha=self._alpha(open_tensors(self.path)))
+
+    def _alpha(self, file: TensorFile) -> float | None:
+        if self.alpha is not None:
+            return _number({"alpha": self.alpha}, str(self.path))
+        told = _number(file.metadata, str(self.path))
+        return _beside(self.path) if told is None else told
 
 
 def _beside(path: Path) -> float | None:
@@ -92,7 +101,7 @@ def _number(told: Mapping[str, Any], where: str) -> float | None:
             continue
         try:
             alpha = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             alpha = math.nan
         if isinstance(value, bool) or not (math.isfinite(alpha) and alpha > 0):
             raise FileError(f"{key} is {value!r}, not a number above 0", where=where)

@@ -15,6 +15,7 @@ from torch import Tensor
 from antiphon.errors import FileError
 from antiphon.model.source import Source, open_source
 from antiphon.model.spec import ModelSpec, Version
+from antiphon.model.whole_file import sync_folder
 
 INT8_FORMAT = "antiphon-rwkv7-int8"
 FLOAT_FORMAT = "antiphon-rwkv7"
@@ -85,19 +86,13 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def sha256(path: Path) -> str:
-    """The file's SHA-256 in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The file's SHA-256 in hex. Raises FileError."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def _check_shapes(path: Path, spec: ModelSpec, shapes: Mapping[str, tuple[int, ...]]) -> None:

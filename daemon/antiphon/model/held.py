@@ -25,11 +25,15 @@ _HALF_MOST = 65504.0
 
 def precision_of(source: Source) -> Precision:
     """The precision that a file asks for by what is in it: its own whole numbers, or int8."""
-    words = {source.stored[name] for name in source.shapes if is_linear(name)}
-    if words == {"INT8"} or not any(word.startswith("INT") for word in words):
-        sample = source.read_quantized("head.weight") if words == {"INT8"} else None
-        return Precision.INT8_GROUPS if sample is not None and sample[1].ndim == 2 else Precision.INT8
-    return Precision.INT4
+    linear = [name for name in source.shapes if is_linear(name)]
+    if any(source.stored[name] == "INT4" for name in linear):
+        return Precision.INT4
+    for name in linear:
+        kept = source.read_quantized(name)
+        # Where inputs do not divide into groups, a file of groups has rows.
+        if kept is not None and kept[1].ndim == 2:
+            return Precision.INT8_GROUPS
+    return Precision.INT8
 
 
 class HeldWeights:

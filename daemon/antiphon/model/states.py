@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,9 +20,15 @@ from antiphon.errors import FileError
 from antiphon.model.source import Source
 from antiphon.model.spec import ModelSpec, Version
 from antiphon.model.stored import StoredTensor
+from antiphon.model.tensor_file import open_tensors
 
 _NAME = re.compile(r"blocks\.(\d{1,9})\.att\.time_state")
 _FIX = "give a state that was tuned on this model"
+
+
+def is_turned_file(path: Path) -> bool:
+    """Whether a file's name says that its matrices lie the other way round."""
+    return path.suffix == ".state"
 
 
 def state_names(names: Iterable[str]) -> list[str]:
@@ -68,6 +75,12 @@ class StartState:
         if transpose != (spec.version is not Version.V7):
             wkv = wkv.transpose(-1, -2)
         return cls(spec=spec, wkv=wkv.contiguous())
+
+    @classmethod
+    def of_file(cls, path: Path, spec: ModelSpec, *, transpose: bool = False) -> StartState:
+        """The start state in a file of its own, see `of`; those called *.state are web-rwkv's, turned already."""
+        parts = open_tensors(path).parts
+        return cls.of(parts, spec, where=str(path), transpose=transpose != is_turned_file(path))
 
     @classmethod
     def of_source(cls, source: Source, *, transpose: bool = False) -> StartState | None:

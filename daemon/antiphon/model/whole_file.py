@@ -20,6 +20,9 @@ def whole_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     """
     target = Path(os.path.realpath(path))
     try:
+        if target.exists() and not target.is_file():
+            # A device would be gone, and a file in its place.
+            raise FileError("is there already, and no file", where=str(path), fix="name a file to write")
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:32]}.")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -29,7 +32,7 @@ def whole_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
             # mkstemp makes files for their owner only; a model is meant to be read.
             os.chmod(temporary, mode)
             os.replace(temporary, target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -40,8 +43,8 @@ def whole_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         ) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename survive a power cut."""
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

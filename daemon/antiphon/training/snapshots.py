@@ -23,6 +23,7 @@ import torch
 from antiphon.errors import FileError
 from antiphon.model import checkpoint as checkpoints
 from antiphon.model.checkpoint import Checkpoint
+from antiphon.model.whole_file import sync_folder
 from antiphon.music.midi_file import write_whole
 
 _BEST = "best.json"
@@ -62,10 +63,10 @@ def save(
         os.fsync(file.fileno())
     write_whole(temporary / "config.json", config.encode())
     write_whole(temporary / "tokenizer.json", tokenizer.encode())
-    checkpoints.sync_folder(temporary)
+    sync_folder(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-    checkpoints.sync_folder(out)
+    sync_folder(out)
     return folder
 
 
