@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from antiphon.cli.main import main
+from antiphon.library.bundled import BUNDLED
 from antiphon.model import reference
 from antiphon.model.source import open_source
 from antiphon.model.spec import ModelSpec
@@ -296,3 +297,50 @@ def test_the_memory_of_a_size_is_estimated(capsys: pytest.CaptureFixture[str]) -
     ):  # fmt: skip
         assert models("estimate", *wrong) == 2
         assert words in capsys.readouterr().err
+
+
+def test_the_bundled_model_has_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command that takes a model takes it."""
+    assert models("inspect", "bundled", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["file"] == str(BUNDLED)
+    assert models("convert", "bundled", tmp_path / "m.safetensors") == 0
+    assert models("verify", "bundled", "--tokens", "1,2", "--out", tmp_path / "a") == 0
+    assert models("verify", tmp_path / "m.safetensors", "--tokens", "1,2", "--out", tmp_path / "b") == 0
+    assert models("compare", tmp_path / "a", tmp_path / "b") == 0
+    assert models("merge", "bundled", tmp_path / "o", "--state", tmp_path / "m.safetensors") == 2
+    assert "holds no start state" in capsys.readouterr().err
+
+
+def test_what_a_file_or_its_path_says_is_shown_as_it_is(pth: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = pth.parent / "[" / "b]"
+    odd.mkdir(parents=True)
+    spec = {"format": "x", "tokenizer": "[/odd]"}
+    save_file({name: tensor.contiguous() for name, tensor in random_weights(SPEC).items()}, odd / "[i].st", spec)
+    assert models("inspect", odd / "[i].st") == 0
+    out = capsys.readouterr().out
+    assert "[/odd]" in out
+    assert "[i].st" in out
+    for folder in ("[", "x"):
+        assert models("verify", pth, "--tokens", "1", "--out", odd / folder) == 0
+    assert models("compare", odd / "[", odd / "x") == 0
+
+
+def test_options_that_would_do_nothing_and_figures_that_cannot_be_written_are_told(
+    pth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, lora = pth.with_name("a"), pth.with_name("lora.pth")
+    torch.save({"blocks.0.att.key.disha": torch.zeros(4, SPEC.n_embd)}, lora)
+    assert models("verify", pth, "--tokens", "1", "--out", a) == 0
+    for wrong, words in (
+        (["compare", a, a, "--json", pth.with_name("none") / "f"], "f: cannot be written"),
+        (["convert", pth, pth.with_name("o"), "--config", pth.with_name("c.json")], "no config.json"),
+        (["verify", pth, "--tokens", "1", "--out", a, "--transpose-state"], "no start state to turn"),
+        (["merge", pth, pth.with_name("o"), "--adapter", lora, "--transpose-state"], "no start state to turn"),
+        (["verify", pth, "--tokens", "1", "--out", a, "--adapter", lora, "--alpha", "0"], "alpha is 0.0"),
+    ):
+        capsys.readouterr()
+        assert models(*wrong) == 2
+        assert words in capsys.readouterr().err.replace("\n", " ")
+    assert not pth.with_name("o").exists()
+    assert models("compare", a, a, "--json", a / "f") == 0
+    assert told(a / "f")[0]["passed"] is True

@@ -146,3 +146,28 @@ def test_folders_of_prompts_are_compared_one_by_one(tmp_path: Path) -> None:
     write_outcome(a / "prompt-02", outcome())
     with pytest.raises(FileError, match="prompt-02 is in one of them only"):
         folders_of(a, b)
+
+
+@pytest.mark.parametrize("precision", [[], {}, 8, "fp7"])
+def test_a_precision_that_is_none_is_refused(tmp_path: Path, precision: object) -> None:
+    write_outcome(tmp_path, outcome())
+    told = json.loads((tmp_path / "final_logits.json").read_text())
+    (tmp_path / "final_logits.json").write_text(json.dumps(told | {"precision": precision}))
+    with pytest.raises(FileError, match=r"precision .* is unknown"):
+        read_outcome(tmp_path)
+
+
+@pytest.mark.parametrize("speed", [10**400, -1, 0, "fast", math.nan])
+def test_a_speed_that_is_none_is_left_out(tmp_path: Path, speed: object) -> None:
+    write_outcome(tmp_path, outcome(tokens_per_sec=speed))
+    assert read_outcome(tmp_path).tokens_per_s is None
+
+
+def test_probabilities_that_are_none_are_refused(tmp_path: Path) -> None:
+    """S4-021: of another program too."""
+    write_outcome(tmp_path, outcome())
+    probs = np.fromfile(tmp_path / "final_probs.bin", "<f4")
+    for change in (lambda p: 2 * p, lambda p: p - 2 * p[0] * (np.arange(len(p)) == 0)):
+        change(probs).astype("<f4").tofile(tmp_path / "final_probs.bin")
+        with pytest.raises(FileError, match="holds no probabilities"):
+            read_outcome(tmp_path)

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from antiphon.cli import bench_options, peer
+from antiphon.cli.figures import write_figures
 from antiphon.errors import AntiphonError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     }
     _show(told, case, (plain, *peers), machine=machine, rounds=args.rounds)
     if args.json is not None:
-        args.json.write_text(json.dumps({"machine": machine, "rounds": args.rounds} | told, indent=1) + "\n")
+        write_figures(args.json, {"machine": machine, "rounds": args.rounds} | told)
     return 0
 
 

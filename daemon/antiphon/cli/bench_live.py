@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antiphon.cli.figures import write_figures
+
 if TYPE_CHECKING:
     from antiphon.cli.rehearsal import Message, Record
     from antiphon.music.meter import Meter
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
             if figures:
                 _show(told)
                 if args.json is not None:
-                    args.json.write_text(json.dumps(told, indent=1) + "\n")
+                    write_figures(args.json, told)
     return 1 if any(figure["missed"] for figure in figures) else 0
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from antiphon.cli import bench_options
+from antiphon.cli.figures import write_figures
 
 STRETCHES = 10
 
@@ -63,5 +63,5 @@ def run(args: argparse.Namespace) -> int:
             for one in stretches
         ]
         head = {"machine": machine, "model": subject.name, "grown_bytes": grown}
-        args.json.write_text(json.dumps(head | {"stretches": told}, indent=1) + "\n")
+        write_figures(args.json, head | {"stretches": told})
     return 0

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from antiphon.cli import bench_options
+from antiphon.cli.figures import write_figures
 from antiphon.errors import AntiphonError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     _show(told, title=title, machine=machine)
     if args.json is not None:
         head = {"machine": machine, "bpm": args.bpm, "texts": args.texts, "prefill": args.prefill}
-        args.json.write_text(json.dumps(head | {"scenes": told}, indent=1) + "\n")
+        write_figures(args.json, head | {"scenes": told})
     return 1 if told[-1]["missed"] else 0
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from antiphon.cli import bench_options, peer
 from antiphon.cli.bench_options import Subject
+from antiphon.cli.figures import write_figures
 
 if TYPE_CHECKING:
     from antiphon.engine.bench import Contender, Speed
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace, work: Work) -> int:
         model = {"name": subject.name, "spec": json.loads(spec.to_json()), "parameters": spec.parameters}
         head = {"machine": machine, "model": model, "tokens": work.tokens, "rounds": args.rounds}
         head |= {"precision": args.precision, "device": args.device}
-        args.json.write_text(json.dumps(head | costs | {work.kind: told}, indent=1) + "\n")
+        write_figures(args.json, head | costs | {work.kind: told})
     return 0
 
 

@@ -7,9 +7,10 @@ work on the machine slows all of them alike.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from antiphon.cli.figures import write_figures
 
 if TYPE_CHECKING:
     from antiphon.training.bench import Speed
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     told = _told(speeds)
     _show(told, machine=machine, threads=threads, rounds=args.rounds)
     if args.json is not None:
-        args.json.write_text(json.dumps({"machine": machine, "threads": threads, "train": told}, indent=1) + "\n")
+        write_figures(args.json, {"machine": machine, "threads": threads, "train": told})
     return 0
 
 

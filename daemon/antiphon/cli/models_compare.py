@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antiphon.cli.figures import write_figures
+
 if TYPE_CHECKING:
     from antiphon.library.parity import Comparison
 
@@ -53,9 +55,7 @@ def run(args: argparse.Namespace) -> int:
         _show(comparison, title=name or f"{folder_b} against {folder_a}", limit=limit, passed=passed)
         told.append({"prompt": name, "limit": limit, "passed": passed, **_told(comparison)})
     if args.json is not None:
-        import json
-
-        args.json.write_text(json.dumps(told, indent=1) + "\n")
+        write_figures(args.json, told)
     return 0 if agree else 1
 
 
@@ -68,8 +68,9 @@ def _told(comparison: Comparison) -> dict[str, Any]:
 def _show(comparison: Comparison, *, title: str, limit: float, passed: bool) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=Text(title), title_justify="left", show_header=False)
     table.add_column("")
     table.add_column("", justify="right", no_wrap=True)
     rows = [

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from antiphon.library.bundled import named
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to `subparsers`."""
@@ -16,9 +18,9 @@ def add_parser(subparsers: Any) -> None:
         "in memory. OUT takes its place only when all of it is written.",
     )
     # The names that candle_rwkv7's converter gives them work too.
-    parser.add_argument("source", nargs="?", type=Path, metavar="IN", help="an RWKV-4, 5, 6 or 7 of any form")
+    parser.add_argument("source", nargs="?", type=named, metavar="IN", help="a model of any form, or: bundled")
     parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="the new file, or a folder for candle's two")
-    parser.add_argument("--src", "--in", dest="src", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--src", "--in", dest="src", type=named, help=argparse.SUPPRESS)
     parser.add_argument("--dest", type=Path, help=argparse.SUPPRESS)
     add_form_arguments(parser)
     parser.set_defaults(run=run)
@@ -64,6 +66,8 @@ def write(source: Any, out: Path, args: argparse.Namespace) -> int:
 
     if args.strategy is not None and args.quantize:
         raise AntiphonError("--strategy and --quantize say the same", fix="give one of them")
+    if args.config is not None and args.to != "candle":
+        raise AntiphonError(f"the {args.to} form has no config.json", where="--config", fix="give --to candle too")
     if out.is_dir():
         if args.to != "candle":
             raise FileError("is a folder", where=str(out), fix="name the file to write")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from antiphon.library.bundled import named
 
 if TYPE_CHECKING:
     from antiphon.library.description import Description
@@ -18,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
         description="Tell the version, form and sizes of a model, its tokenizer as far as it can be guessed, and the "
         "memory that it takes in each precision. Only the file's index is read. A folder is searched for models.",
     )
-    parser.add_argument("path", type=Path, metavar="FILE|DIR")
+    parser.add_argument("path", type=named, metavar="FILE|DIR", help="a model file, a folder of them, or: bundled")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
 def _show(description: Description) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from antiphon.library.description import fits_here
 
@@ -78,11 +80,11 @@ def _show(description: Description) -> None:
     }
     rows |= {f"weights in {name}": _bytes(count) for name, count in description.memory.items()}
     rows |= {f"fits here on {device} in": word or "nothing" for device, word in fits_here(spec).items()}
-    table = Table(title=str(description.path), show_header=False, title_justify="left")
+    table = Table(title=Text(str(description.path)), show_header=False, title_justify="left")
     table.add_column("", no_wrap=True)
     table.add_column("")
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(name, Text(text))  # what a file says of itself is no markup
     Console().print(table)
 
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from antiphon.library.bundled import named
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to `subparsers`."""
@@ -16,7 +18,7 @@ def add_parser(subparsers: Any) -> None:
         "final_probs.bin (little-endian float32) and final_logits.json. By default the plain PyTorch definition "
         "computes them in float32; with --quantize or --device the engine does.",
     )
-    parser.add_argument("model", type=Path, metavar="FILE", help="a model of any form")
+    parser.add_argument("model", type=named, metavar="FILE", help="a model of any form, or: bundled")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--tokens", metavar="1,2,3", help="the ids to feed")
     what.add_argument("--full", action="store_true", help="ten lists of 1 to 100 ids, each into a folder of its own")
@@ -42,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
     adapters = [AdapterFile(path=path, alpha=args.alpha) for path in args.adapter]
     source = MergedSource.open(open_source(args.model), adapters)
+    if args.transpose_state and args.state is None and not source.start_state_names:
+        raise AntiphonError("there is no start state to turn", where="--transpose-state", fix="give --state FILE too")
     given = [_ids(args.tokens)] if args.tokens is not None else verify.prompts(source.spec.vocab_size)
     folders = [args.out if not args.full else args.out / f"{parity.PROMPT}{i:02}" for i in range(len(given))]
     for ids in given:

@@ -30,6 +30,7 @@ EPSILON = 1e-12
 
 TOP = 5
 MAX_VOCABULARY = 1 << 24
+_FASTEST = 1e12
 _LITTLE = np.dtype("<f4")
 
 LIMITS = {"fp32": 1e-5, "bf16": 0.05, "fp16": 0.01, "int8": 0.25, "int8-groups": 0.2, "int4": 2.0}
@@ -56,8 +57,7 @@ class Outcome:
         if not np.isfinite(logits).all():
             raise ValueError("the logits hold a NaN or an infinity")
         probs = softmax(logits)
-        # What candle_rwkv7's verify_math asks of its probabilities.
-        if probs.min() < 0 or abs(float(probs.sum(dtype=np.float64)) - 1.0) > 5e-4:
+        if not are_probabilities(probs):
             raise ValueError("the probabilities do not sum to 1")
         return cls(logits=logits, probs=probs, tokens=tuple(tokens), precision=precision, told=told)
 
@@ -65,7 +65,12 @@ class Outcome:
     def tokens_per_s(self) -> float | None:
         """How fast the ids were fed, where that is known."""
         speed = self.told.get("tokens_per_sec")
-        return float(speed) if isinstance(speed, int | float) and math.isfinite(speed) else None
+        return float(speed) if isinstance(speed, int | float) and 0 < speed < _FASTEST else None
+
+
+def are_probabilities(probs: Floats) -> bool:
+    """Whether none is below 0 and they sum to 1, as closely as candle_rwkv7's verify_math asks."""
+    return float(probs.min()) >= 0 and abs(float(probs.sum(dtype=np.float64)) - 1.0) <= 5e-4
 
 
 def softmax(logits: Floats) -> Floats:
@@ -104,13 +109,15 @@ def read_outcome(folder: Path) -> Outcome:
     logits, probs = _floats(folder / LOGITS), _floats(folder / PROBS)
     if len(logits) != len(probs):
         raise FileError(f"{LOGITS} has {len(logits)} numbers and {PROBS} {len(probs)}", where=str(folder))
+    if not are_probabilities(probs):
+        raise FileError("holds no probabilities: none may be below 0, and they sum to 1", where=str(folder / PROBS))
     told = _told(folder / TOLD)
     tokens = told.get("tokens", [])
     if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
         raise FileError("its tokens are no list of ids", where=str(folder / TOLD))
     precision = told.get("precision", "fp32")
-    if precision not in LIMITS:
-        raise FileError(f"precision {precision!r} is unknown", where=str(folder / TOLD))
+    if not isinstance(precision, str) or precision not in LIMITS:
+        raise FileError(f"precision {str(precision)[:40]!r} is unknown", where=str(folder / TOLD))
     return Outcome(logits=logits, probs=probs, tokens=tuple(tokens), precision=precision, told=told)
 
 
