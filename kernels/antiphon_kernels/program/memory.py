@@ -47,11 +47,15 @@ def add_to(_typing: Any, array: Any, at: Any, number: Any) -> Any:
 
 @intrinsic
 def seen(_typing: Any, array: Any, at: Any) -> Any:
-    """array[at] as other threads have made it, together with all that they wrote before. `array` int64."""
+    """array[at] as other threads have made it, together with all that they wrote before. `array` int64.
+
+    All threads agree on the order of it and of `add_to`: who says that it leaves and then looks once more is either
+    seen to leave, or sees what it is looking for.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.load_atomic(builder.gep(data, [args[1]]), "acquire", 8)
+        return builder.load_atomic(builder.gep(data, [args[1]]), "seq_cst", 8)
 
     return types.int64(array, types.int64), generate
 
@@ -66,6 +70,19 @@ def pause(_typing: Any) -> Any:
             module = builder.module
             wait = module.globals.get(name) or ir.Function(module, ir.FunctionType(ir.VoidType(), []), name)
             builder.call(wait, [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def give_way(_typing: Any) -> Any:
+    """Let whoever else wants this core have it for a while (`sched_yield`)."""
+
+    def generate(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        module, name = builder.module, "sched_yield"
+        function = module.globals.get(name) or ir.Function(module, ir.FunctionType(ir.IntType(32), []), name)
+        builder.call(function, [])
         return context.get_dummy_value()
 
     return types.void(), generate

@@ -16,7 +16,7 @@ from antiphon_kernels.linear.numba_cpu import multiply, round_rows
 from antiphon_kernels.program import heads5, heads7, sums4
 from antiphon_kernels.program import ops as op_at
 from antiphon_kernels.program.elements import LN_EPS, add, apply, copy, gate, layer_norm, mix, mix_by
-from antiphon_kernels.program.memory import add_to, borrowed, pause, seen
+from antiphon_kernels.program.memory import add_to, borrowed, give_way, pause, seen
 from antiphon_kernels.program.ops import (
     ACT_BYTES,
     ADD,
@@ -54,9 +54,10 @@ from antiphon_kernels.sample.numba_cpu import cost
 from antiphon_kernels.window import window
 
 ONE, ZERO = np.int64(1), np.int64(0)
+TURNS = 200  # that a thread waits for another before it offers its core: some 10 µs, longer than most have to
 
 # Places in `meeting` int64, each on a cache line of its own: who came to meetings so far, how many had before this job,
-# jobs posted, and for every thread whether it waits for one.
+# jobs posted, and for every thread whether it waits for one, followed by whether it did not when the last was posted.
 LINE = 8
 ARRIVED, BASE, POSTED, AWAKE = 0, LINE, 2 * LINE, 3 * LINE
 
@@ -64,6 +65,11 @@ ARRIVED, BASE, POSTED, AWAKE = 0, LINE, 2 * LINE, 3 * LINE
 def meeting_of(threads: int) -> npt.NDArray[np.int64]:
     """A `meeting` for so many threads, before the first job."""
     return np.zeros(AWAKE + LINE * threads, np.int64)
+
+
+def gone(thread: int) -> int:
+    """The place in `meeting` that is 1 when this thread may be asleep, as `post` found it."""
+    return AWAKE + LINE * thread + 1
 
 
 @kernel
@@ -198,8 +204,12 @@ def run(
             if threads > 1 and op[MEET_ONE if each else MEET]:
                 met += threads
                 if add_to(meeting, ARRIVED, ONE) < met:
+                    waited = 0
                     while seen(meeting, ARRIVED) < met:
                         pause()
+                        waited += 1
+                        if waited > TURNS:  # who we wait for may have been put on this very core
+                            give_way()
         if not patience:
             return done
 
@@ -211,6 +221,8 @@ def _is_posted(meeting: Any, done: int, patience: int, awake: int) -> bool:
     while seen(meeting, POSTED) == done:
         pause()
         waited += 1
+        if waited > TURNS:
+            give_way()
         if waited > patience:
             add_to(meeting, awake, -ONE)
             if seen(meeting, POSTED) == done:
@@ -221,15 +233,22 @@ def _is_posted(meeting: Any, done: int, patience: int, awake: int) -> bool:
 
 
 @kernel
-def post(meeting: Any, base: int, threads: int) -> Any:
-    """Post a job at whose beginning `base` arrivals have been; bit n of the result: thread n may be asleep."""
-    meeting[BASE] = base
+def post(meeting: Any, arrivals: int, threads: int) -> Any:
+    """Post a job to whose meetings so many `arrivals` belong; how many threads may be asleep, see `gone` for which."""
+    meeting[BASE] = meeting[POSTED] * arrivals
     add_to(meeting, POSTED, ONE)
-    asleep = np.int64(0)
+    asleep = ZERO
     for thread in range(1, threads):
-        if add_to(meeting, AWAKE + LINE * thread, ZERO) == 0:
-            asleep |= ONE << thread
+        awake = AWAKE + LINE * thread
+        meeting[awake + 1] = add_to(meeting, awake, ZERO) == 0
+        asleep += meeting[awake + 1]
     return asleep
+
+
+@kernel
+def let_go(meeting: Any) -> None:
+    """Let nobody wait at this job's meetings any more; what it was to work out is void."""
+    add_to(meeting, ARRIVED, ONE << 62)
 
 
 @piece

@@ -158,7 +158,7 @@ class Slab:
         if crew is None:
             job(0)
         else:
-            crew.run(job)
+            crew.run(job, let_go=lambda: numba_cpu.let_go(self._meeting))
         self._at = end
         if self.done:
             for (home, place), nats in zip(self._costs, self._nats, strict=True):
