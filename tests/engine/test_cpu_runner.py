@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from antiphon.engine.cpu_runner import CpuMemory, CpuRunner
+from antiphon.engine.cpu_runner import CpuMemory, CpuRunner, segment_of
 from antiphon.engine.loaded import LoadedModel
 from antiphon.engine.runner import Draw, Feed
+from antiphon_kernels.program.slab import Slab
 
 IDS = np.random.default_rng(1).integers(51, size=150).astype(np.int32)
 
@@ -85,3 +86,18 @@ def test_draws_of_several_memories_are_those_of_each(runner: CpuRunner) -> None:
     draws = [Draw(temperature=1.0, top_k=5, top_p=0.9, min_p=0.0, uniform=u) for u in (0.1, 0.5, 0.9)]
     one_by_one = [runner.sample(memory, draw) for memory, draw in zip(memories, draws, strict=True)]
     assert runner.sample_all(memories, draws) == one_by_one
+
+
+def test_the_memory_of_the_slabs_used_last_is_kept(runner: CpuRunner) -> None:
+    def slab(rows: int) -> Slab:
+        return runner.slab([segment_of(Feed(memory=runner.new_memory(), ids=IDS[:rows]))])
+
+    for rows in (3, 4, 5, 6, 7, 3):
+        runner.give_back(slab(rows).scratch)
+    kept = {rows: slab(rows).scratch for rows in (3, 6)}
+    for scratch in kept.values():
+        runner.give_back(scratch)
+    assert slab(3).scratch is kept[3]
+    assert slab(6).scratch is kept[6]
+    runner.give_back(newest := slab(9).scratch)
+    assert slab(9).scratch is newest

@@ -148,9 +148,14 @@ class CpuRunner:
         return Slab(self.program, segments, threads=self.threads, scratch=self._spares.pop(rows, None))
 
     def give_back(self, scratch: Scratch) -> None:
-        """Keep the memory of a slab that is done for the next one: new memory costs milliseconds to touch."""
-        if len(self._spares) < _MOST_SPARES:
-            self._spares[scratch.rows] = scratch
+        """Keep the memory of a slab that is done for the next one: new memory costs milliseconds to touch.
+
+        Of more kinds than are kept, the one that was used longest ago goes.
+        """
+        self._spares.pop(scratch.rows, None)
+        while len(self._spares) >= _MOST_SPARES:
+            self._spares.pop(next(iter(self._spares)), None)
+        self._spares[scratch.rows] = scratch
 
     def advance(self, slab: Slab, budget_ns: int) -> None:
         """Run `slab` on for `budget_ns` by what its operations took before, one operation at the least.
