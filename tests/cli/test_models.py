@@ -292,7 +292,8 @@ def test_the_memory_of_a_size_is_estimated(capsys: pytest.CaptureFixture[str]) -
     found = json.loads(capsys.readouterr().out)
     assert found["total_gb"] > found["parameters_gb"] > 0
     for wrong, words in (
-        ([], "say how large"), (["5B"], "5B is no published size"), (["--layers", 6], "go together"),
+        ([], "say how large"), (["0.4B", "--layers", 6], "leave out --layers"),
+        (["5B"], "5B is no published size"), (["--layers", 6], "go together"),
         (["--layers", 6, "--width", 100], "multiple of head_size"), (["0.1B", "--precision", "fp7"], "fp7"),
     ):  # fmt: skip
         assert models("estimate", *wrong) == 2

@@ -226,7 +226,18 @@ def test_alpha_may_be_in_the_files_own_metadata(tmp_path: Path) -> None:
     torch.testing.assert_close(AdapterFile(path=path).open(SHAPES).merged(KEY, WEIGHT), WEIGHT + 2 * (B @ A))
 
 
-@pytest.mark.parametrize("text", ["[", "[1]", '{"alpha": "much"}', '{"alpha": 0}', '{"alpha": true}', '{"alpha": NaN}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[",
+        "[1]",
+        '{"alpha": "much"}',
+        '{"alpha": 0}',
+        '{"alpha": true}',
+        '{"alpha": NaN}',
+        '{"alpha": 1' + 400 * "0" + "}",
+    ],
+)
 def test_a_sidecar_that_says_nonsense_is_refused(lora: Path, text: str) -> None:
     lora.with_suffix(".json").write_text(text)
     with pytest.raises(FileError, match=r"rwkv-3\.json"):

@@ -273,6 +273,11 @@ def test_what_a_form_cannot_say_is_told(tmp_path: Path) -> None:
     spec = SPECS["7"]
     with_state = model(tmp_path, "7", more=states_of(spec))
     assert "start state is left out" in convert(with_state, tmp_path / "m", form=Form.CANDLE)[0]
+    convert(model(tmp_path, "7"), tmp_path / "p", form=Form.SAFETENSORS)
+    save_file(load_file(tmp_path / "p"), tmp_path / "named", {"format": "antiphon-rwkv7", "tokenizer": "{}"})
+    for form in Form:
+        lost = convert(open_source(tmp_path / "named"), tmp_path / "m", form=form)
+        assert ["tokenizer is left out" in word for word in lost] == [True] * (form is not Form.SAFETENSORS)
     fifth = model(tmp_path, "5.2")
     assert "1e-5, not the 64e-5" in convert(fifth, tmp_path / "m.bin", form=Form.RWKV_CPP)[0]
     # The other way round our own form remembers it.

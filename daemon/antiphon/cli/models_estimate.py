@@ -31,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
     from antiphon.library.memory import estimate_model_memory
     from antiphon.model.published import names, published
 
-    if (args.size is None) == (args.layers is None and args.width is None):
+    if args.size is not None and (args.layers is not None or args.width is not None):
+        raise AntiphonError(f"{args.size} says how many layers and how wide", fix="leave out --layers and --width")
+    if args.size is None and args.layers is None and args.width is None:
         raise AntiphonError("say how large it is", fix="give a size such as 0.4B, or --layers and --width")
     if args.size is not None:
         try:

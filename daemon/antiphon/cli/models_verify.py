@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--adapter", "--lora", type=Path, action="append", default=[], metavar="FILE", help="merge it")
     parser.add_argument("--alpha", type=float, metavar="A", help="LoRA's alpha, of every adapter given")
-    parser.add_argument("--state", type=Path, metavar="FILE", help="begin with this start state, and judge it")
+    parser.add_argument("--state", type=Path, metavar="FILE", help="begin with it; the definition judges it too")
     parser.add_argument("--transpose-state", action="store_true", help="swap the axes of its matrices")
     parser.set_defaults(run=run)
 

@@ -87,6 +87,8 @@ def _lost(source: Source, form: Form) -> list[str]:
     told = []
     if source.start_state_names and form in (Form.RWKV_CPP, Form.CANDLE):
         told.append(f"the start state is left out: {form} has no place for one")
+    if "tokenizer" in source.metadata and form is not Form.SAFETENSORS:
+        told.append(f"what the file says of its tokenizer is left out: {form} has no place for it")
     fifth = source.spec.version in (Version.V5_0, Version.V5_1, Version.V5_2)
     if fifth and form is Form.RWKV_CPP and source.ln_x_eps == LN_X_EPS:
         told.append("rwkv.cpp norms RWKV-5's heads with 1e-5, not the 64e-5 of this model: its numbers will differ")

@@ -53,7 +53,8 @@ def parsed(text: str, *, vocab_size: int = WORLD_VOCAB) -> ModelSpec:
     if text.upper() in _SIZES:
         return published(text)
     if (match := _TEXT.fullmatch(text)) is None:
-        raise ValueError(f"{text!r} is no shape: write layers x width (x vocabulary) like 12x768, or one of {names()}")
+        known = ", ".join(names())
+        raise ValueError(f"{text!r} is no shape: write layers x width (x vocabulary) like 12x768, or one of {known}")
     layers, width, vocab = match.groups()
     return ModelSpec.of_width(
         n_layer=int(layers), n_embd=int(width), vocab_size=int(vocab) if vocab is not None else vocab_size
