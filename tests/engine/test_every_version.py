@@ -1,4 +1,5 @@
-"""Every version from a file, in every precision, through the compiled step: what the definition gives (S0-083, S0-086).
+"""Every version from a file, in every precision, through the compiled step: what the definition gives (S0-083, S0-083b,
+S0-086).
 
 The definition is run on the very numbers that the precision leaves of the weights, so that the bounds are those of the
 arithmetic alone.
@@ -100,6 +101,25 @@ def test_a_file_in_a_precision_gives_what_the_definition_gives(
             again, logits_again = fed(runner, ids, cuts)
             np.testing.assert_array_equal(again, state)
             np.testing.assert_array_equal(logits_again, logits)
+
+
+@pytest.mark.parametrize("version", ["5.2", "6", "7"])
+def test_what_is_beyond_float16_on_the_way_does_no_harm(version: str, tmp_path: Path) -> None:
+    """S0-082, S0-085: weights in float16, what they are multiplied with in float32; nothing need be scaled down."""
+    spec, ids = SPECS[f"{version} wide"], random_ids(SPECS[f"{version} wide"], 8)
+    weights = random_weights(spec)
+    for name in weights:
+        if name.endswith("ffn.key.weight"):
+            weights[name] = 100 * weights[name]  # squared, it is beyond float16's 65504
+    held = left(weights, Precision.FP16)
+    expected, _ = reference.sequence(spec, held, ids)
+    in_halves, _ = reference.sequence(spec, {name: tensor.half() for name, tensor in held.items()}, ids)
+    assert expected.isfinite().all()
+    assert not in_halves.isfinite().all()
+    torch.save(weights, tmp_path / "model.pth")
+    with opened(tmp_path / "model.pth", Precision.FP16) as runner:
+        _, logits = fed(runner, ids, [8])
+    assert apart(logits, expected[-1]) < FLOAT_WITHIN
 
 
 def test_float32_gives_what_the_official_package_gives(tmp_path: Path) -> None:

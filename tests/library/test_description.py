@@ -70,6 +70,7 @@ def test_the_tokenizer_is_guessed_by_the_vocabulary(tmp_path: Path, size: int, g
 
 
 def test_a_folder_is_searched_by_names(tmp_path: Path) -> None:
+    """S0-160: what models there are, without opening any."""
     for name in ("b/one.pth", "a.safetensors", "c.bin", "d.st", "e.txt", "b/f.mid"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

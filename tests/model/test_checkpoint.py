@@ -230,6 +230,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_model_replaces_an_older_one_and_may_be_read_by_everyone(tmp_path: Path) -> None:
+    """S0-160: known by its hash."""
     path = tmp_path / "m.safetensors"
     write(path, small_checkpoint(version="1"))
     first = sha256(path)
