@@ -76,15 +76,21 @@ def activations(rows: int, inputs: int, *, zeros: float = 0.4, seed: int = 1) ->
 
 
 def run(
-    matrix: Matrix, x: Array, *, interleave: bool, order: int = fmt.BY_OUTPUT, blocks: tuple[int, int] | None = None
+    matrix: Matrix,
+    x: Array,
+    *,
+    interleave: bool,
+    order: int = fmt.BY_OUTPUT,
+    blocks: tuple[int, int] | None = None,
+    behind: int = 4096,
 ) -> Array:
-    """Outputs of the kernel, in memory that holds NaN before and marks all around."""
+    """Outputs of the kernel, in memory that holds NaN before and marks all around; `behind` bytes after the weights."""
     (outputs, inputs), rows = matrix.values.shape, x.shape[0]
     size, floats = sizes_of(matrix.form, outputs, inputs, group=matrix.group, order=order)
     # Not at the beginning of its memory, and with other weights behind it.
     row = describe(matrix.form, outputs, inputs, group=matrix.group, order=order, at=128, scales=16)
-    weights = np.full(128 + size + 4096, 77, np.uint8 if interleave else np.int8)
-    scales = np.full(16 + floats + 64, np.nan, np.float32)
+    weights = np.full(128 + size + behind, 77, np.uint8 if interleave else np.int8)
+    scales = np.full(16 + floats + behind // 64, np.nan, np.float32)
     lay_out(
         matrix.values, matrix.scales, row, weights[128 : 128 + size], scales[16 : 16 + floats], interleave=interleave
     )
@@ -315,3 +321,49 @@ def test_the_same_bits_on_every_processor() -> None:
 @pytest.mark.skipif("avx_vnni" not in Path("/proc/cpuinfo").read_text(), reason="needs AVX-VNNI")
 def test_the_same_bits_with_the_narrower_byte_products() -> None:
     assert outcome(NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES=f"{AVX2},+avxvnni") == (256, 0, outcome()[2])
+
+
+GUARDED = """
+import ctypes, mmap, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from kernels import test_linear
+full = np.full
+
+def guarded(shape, value, dtype=None):
+    # Memory that ends at a page which nobody may touch.
+    plain = full(shape, value, dtype)
+    size = -(-plain.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    whole = np.frombuffer(memory, np.uint8)
+    c = ctypes.CDLL(None, use_errno=True)
+    assert c.mprotect(ctypes.c_void_p(whole.ctypes.data + size), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    flush = whole[size - plain.nbytes : size].view(plain.dtype).reshape(plain.shape)
+    flush[:] = plain
+    return flush
+
+for form, group in test_linear.FORMATS.values():
+    for outputs, inputs in ((5, 3), (33, 64), (37, 301), (64, 576)):
+        matrix, x = test_linear.random_matrix(form, group, outputs, inputs), test_linear.activations(19, inputs)
+        for interleave in test_linear.LAYOUTS:
+            for order in (0, 1):
+                for rows in (1, 2, 4, 19):
+                    expected = test_linear.run(matrix, x[:rows], interleave=interleave, order=order)
+                    np.full = guarded
+                    out = test_linear.run(matrix, x[:rows], interleave=interleave, order=order, behind=0)
+                    np.full = full
+                    np.testing.assert_array_equal(out, expected)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs pages that can be forbidden")
+@pytest.mark.parametrize("environment", [{}, {"NUMBA_CPU_NAME": "generic"}], ids=["this processor", "any"])
+def test_no_format_touches_memory_beyond_what_it_was_given(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GUARDED, str(Path(__file__).parent.parent)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.returncode}: {done.stderr}"

@@ -99,9 +99,9 @@ class _Tile(_Floats):
             parts = range(first, first + together)
             places = [(chain, row, part) for chain in range(CHAINS) for row in range(self._rows) for part in parts]
 
-            def added(turn: Any, sums: Any, chain: int, at: Any, parts: range = parts) -> dict[tuple[int, int], Any]:
-                """One chain's sums, one input further."""
-                here = self.at(weights, self._line(self.at(self.times(turn, CHAINS), chain)))
+            def added(sums: Any, chain: int, at: Any, parts: range = parts) -> dict[tuple[int, int], Any]:
+                """One chain's sums with the input `at`."""
+                here = self.at(weights, self._line(at))
                 if parts.start == 0:
                     self._fetch_input(here)
                 known = {part: self._weights(here, part) for part in parts}
@@ -116,7 +116,7 @@ class _Tile(_Floats):
                 sums = dict(zip(places, carried, strict=True))
                 for chain in range(CHAINS):
                     at = self.at(self.times(number, CHAINS), chain)
-                    for (row, part), total in added(number, sums, chain, at).items():
+                    for (row, part), total in added(sums, chain, at).items():
                         sums[chain, row, part] = total
                 return [sums[place] for place in places]
 
@@ -127,7 +127,7 @@ class _Tile(_Floats):
                 at = self.at(self.times(whole, CHAINS), chain)
                 there = builder.icmp_signed("<", at, inputs)
                 safe = builder.select(there, at, last)
-                for (row, part), total in added(whole, sums, chain, safe).items():
+                for (row, part), total in added(sums, chain, safe).items():
                     sums[chain, row, part] = builder.select(there, total, sums[chain, row, part])
             for row in range(self._rows):
                 line = self.at(to, self.times(builder.mul(to_stride, self.number(row)), 4))
