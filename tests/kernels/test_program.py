@@ -15,12 +15,13 @@ from antiphon.model.checkpoint import Checkpoint
 from antiphon.model.quantize import dequantize
 from antiphon.model.spec import ModelSpec
 from antiphon_kernels.linear.processor import vnni_bits
+from antiphon_kernels.linear.reference import round_16
 from antiphon_kernels.program import rwkv7 as program7
 from antiphon_kernels.program.crew import Crew
 from antiphon_kernels.program.given import Array, Given
 from antiphon_kernels.program.hot import Step, embed_one
 from antiphon_kernels.program.ops import Program
-from antiphon_kernels.program.reference import Reference, round_16
+from antiphon_kernels.program.reference import Reference
 from antiphon_kernels.program.slab import Segment, Slab, embed, feed
 
 USUAL = Shape(layers=3, width=128, heads=2, vocab=37, ffn=512)

@@ -27,7 +27,8 @@ from antiphon_kernels.program.slab import Scratch, Segment, Slab, cut, feed
 from antiphon_kernels.sample import numba_cpu as sample_cpu
 
 SHARED_BYTES = 16 << 20
-"""Weights above this are worth more than one thread: waking another costs some 50 µs a token."""
+"""Weights above this, which no core keeps in a cache of its own, are by default read by more than one thread: a smaller
+model is soon done on one, and leaves the other cores to the ports and the rest."""
 
 _TRUST = 0.3  # how much the newest slice counts in what its operations are expected to take
 _MOST_OFF = 4.0  # by how much one slice may be slower or faster than expected and be believed

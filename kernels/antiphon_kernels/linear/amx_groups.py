@@ -75,9 +75,8 @@ def multiply(inputs: int) -> Callable[..., None]:
 
     Its arguments are int64: rows, how many of the 16 there are; weights, the signed bytes, and each, from one group to
     the next; scales and each_scales, the same for the scales; turns, how often `inputs` in all, and per, in a group;
-    high, low and stride, the planes of the first row; steps (float32
-    [rows]); to and to_stride, where the outputs go; sums, room for 4 tiles; sooner, by how many bytes the scales of a
-    last group that is not whole come sooner.
+    high, low and stride, the planes of the first row; steps (float32 [rows]); to and to_stride, where the outputs go;
+    sums, room for 4 tiles; sooner, by how many bytes the scales of a last group that is not whole come sooner.
     """
 
     @intrinsic

@@ -1,8 +1,8 @@
 """Linear layers on a device: how their weights lie there, and the plain PyTorch product that the fast one must equal.
 
 Weights lie row by row, a row one output, with rows and inputs padded by zeros; or input by input, so that inputs which
-are zero need not be read. In int4, 64 inputs are 32 bytes: the low
-half of byte j is input j, the high half input j + 32, each plus 8. Scales of groups lie group by group.
+are zero need not be read. In int4, 64 inputs are 32 bytes: the low half of byte j is input j, the high half input
+j + 32, each plus 8. Scales of groups lie group by group.
 """
 
 from __future__ import annotations

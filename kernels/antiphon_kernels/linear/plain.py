@@ -24,7 +24,7 @@ def multiply_rows(
     weights: Any, floats: Any, matrix: Any, act: Any, rows: int, first: int, last: int, out: Any, out_stride: int,
     scratch: Any,
 ) -> None:  # fmt: skip
-    """See `numba_cpu.multiply`, for INT8_ROWS and fmt.INT16_ROWS."""
+    """See `numba_cpu.multiply`, for INT8_ROWS and INT16_ROWS."""
     if matrix[fmt.ORDER] == fmt.BY_INPUT:
         for row in range(rows):
             _one_row_by_input(weights, floats, matrix, act, row, first, last, out, out_stride, scratch)

@@ -2,7 +2,7 @@
 
 A linear layer here is *weights in int8 (or rounded to 16 bits) times activations rounded to 16 bits, summed exactly*.
 Rounding an activation moves it by at most peak / 65278, where peak is the largest of its vector; a 16-bit weight moves
-by at most its row's peak / 65278. ffn.value multiplies int8 weights with the float32 hidden units themselves.
+by at most its row's peak / 65278.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from antiphon_kernels.linear.format import FAINT, LEVELS
 from antiphon_kernels.linear.layout import to_16_bits
+from antiphon_kernels.linear.reference import round_16
 from antiphon_kernels.program.given import Array, Tensors
 
 Floats = npt.NDArray[np.float32]
@@ -25,7 +25,7 @@ def step(tensors: Tensors, token: int, state: Floats) -> tuple[Floats, Floats]:
 
 
 class Reference:
-    """A checkpoint's tensors, with each weight rounded once as `pack` rounds it."""
+    """A checkpoint's tensors, with each weight rounded once as `given.Given` rounds it."""
 
     def __init__(self, tensors: Tensors) -> None:
         self._tensors = tensors
@@ -110,16 +110,6 @@ class Reference:
         rounded, step_size = round_16(x)
         out: Floats = (weight @ rounded).astype(np.float32) * (scale * step_size)
         return out
-
-
-def round_16(x: Floats) -> tuple[npt.NDArray[np.int64], np.float32]:
-    """(q [len(x)], scale): x is nearest to scale * q with |q| <= LEVELS; NaN or infinity in x give a NaN scale."""
-    peak = np.abs(x).max()
-    if not np.isfinite(peak):
-        return np.zeros(x.size, np.int64), np.float32(np.nan)
-    if peak < FAINT:
-        return np.zeros(x.size, np.int64), np.float32(0)
-    return np.rint(x * (np.float32(LEVELS) / peak)).astype(np.int64), peak / np.float32(LEVELS)
 
 
 def _layer_norm(x: Floats, weight: Floats, bias: Floats, eps: np.float32) -> Floats:

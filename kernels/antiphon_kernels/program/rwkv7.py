@@ -6,9 +6,9 @@ import numpy as np
 
 from antiphon_kernels.program import ops
 from antiphon_kernels.program.build import Builder, Weights
+from antiphon_kernels.program.frame import has
 from antiphon_kernels.program.ops import PLAIN, RELU_SQUARED, SIGMOID, TANH, Program
-
-GROUP_NORM_EPS = 64e-5  # the official runtimes' ln_x, which do not divide y by 8 as the trainers do
+from antiphon_kernels.program.rwkv5 import GROUP_NORM_EPS
 
 
 def build(weights: Weights, *, interleave: bool) -> Program:
@@ -22,7 +22,7 @@ def build(weights: Weights, *, interleave: bool) -> Program:
         raise ValueError(f"blocks.0.att.r_k is {heads} x {head_size}, but emb.weight is {width} wide")
     b = Builder(weights, interleave=interleave)
     layers = 0
-    while _has(weights, f"blocks.{layers}.att.r_k"):
+    while has(weights, f"blocks.{layers}.att.r_k"):
         layers += 1
     layer = _Layers(b, width, ffn_dim=weights.shape("blocks.0.ffn.key.weight")[0])
     b.op(ops.BEGIN, layer.x, b.vector("blocks.0.ln0.weight", width), b.vector("blocks.0.ln0.bias", width))
@@ -63,7 +63,7 @@ class _Layers:
         self._ranks = {
             name: shape(f"blocks.{layer}.att.{name}1")[-1]
             for name, layer in layers_of.items()
-            if _has(b.weights, f"blocks.{layer}.att.{name}1")
+            if has(b.weights, f"blocks.{layer}.att.{name}1")
         }
         self._low = {name: b.slot(rank) for name, rank in self._ranks.items()}
         self._low_rounded = {name: b.slot(rank, own=True) for name, rank in self._ranks.items()}
@@ -144,11 +144,3 @@ class _Layers:
             ops.HEADS_7, *(self._made[name] for name in "rwkvag"), self._v_first, self._y, place,
             w0, a0, v0, *others, self._eps, int(number == 0),
         )  # fmt: skip
-
-
-def _has(weights: Weights, name: str) -> bool:
-    try:
-        weights.shape(name)
-    except KeyError:
-        return False
-    return True
