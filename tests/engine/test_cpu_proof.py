@@ -25,7 +25,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
 
 
 def wrong_bytes(runner: CpuRunner) -> Logits:
-    """What a processor would give whose byte products are off by one in a thousand."""
+    """What a processor might give whose byte products are wrong: all of it a twentieth too large."""
     return [row * 1.05 for row in play(runner)] if runner.program.weights.dtype == np.uint8 else play(runner)
 
 
