@@ -29,15 +29,33 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PACKAGE = Path(__file__).resolve().parent
 
 
+def named(function: F, name: str) -> F:
+    """`function`, which was made inside another one, under a name that no other function of its module has."""
+    function.__name__ = function.__qualname__ = name
+    return function
+
+
+def _require_name(function: Callable[..., Any]) -> None:
+    """Refuse a function whose name others may share.
+
+    In compiled code a function is known by its name, its argument types and a number that counts within a process.
+    Code from the disk was numbered by other processes, so two functions of one name could be taken for each other.
+    """
+    if "<locals>" in function.__qualname__:
+        raise ValueError(f"{function.__qualname__} must be given a name of its own, see `named`")
+
+
 def kernel(function: F) -> F:
     """An entry point: compiled on the first call, found again on disk by later processes."""
+    _require_name(function)
     compiled = numba.njit(nogil=True, error_model="numpy")(function)
     compiled._cache = _Cache(compiled.py_func)
     return cast(F, compiled)
 
 
 def piece(function: F) -> F:
-    """A part of a kernel, compiled into the kernels that call it."""
+    """A part of a kernel, compiled into the kernels that call it. ValueError when its name may not be its own."""
+    _require_name(function)
     return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
 
 

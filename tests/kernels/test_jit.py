@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import antiphon_kernels
+from antiphon_kernels import jit
 
 SOURCE = Path(antiphon_kernels.__file__).parent
 
@@ -91,3 +94,28 @@ def test_a_damaged_entry_is_compiled_again(package: Path) -> None:
             entry.write_bytes(damage)
         assert run(package)[:2] == (0, 1)
         assert run(package)[:2] == (1, 0)
+
+
+def test_a_function_whose_name_another_may_have_is_refused_until_it_has_its_own() -> None:
+    """Code from the disk knows functions by name: the float16 products once ran those of bfloat16."""
+
+    def times(x: float) -> float:
+        return 2 * x
+
+    for compile_ in (jit.piece, jit.kernel):
+        with pytest.raises(ValueError, match="name of its own"):
+            compile_(times)
+    assert jit.piece(jit.named(times, "_times_two"))(4.0) == 8.0
+
+
+def test_no_two_pieces_of_the_package_have_one_name() -> None:
+    seen: dict[str, object] = {}
+    for module in pkgutil.walk_packages(antiphon_kernels.__path__, "antiphon_kernels."):
+        if "triton" in module.name:
+            continue
+        for value in vars(importlib.import_module(module.name)).values():
+            function = getattr(value, "py_func", None)
+            if function is not None and function.__module__.startswith("antiphon_kernels"):
+                name = f"{function.__module__}.{function.__qualname__}"
+                assert seen.setdefault(name, value) is value, name
+    assert len(seen) > 50

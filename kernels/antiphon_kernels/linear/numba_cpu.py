@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from antiphon_kernels.jit import chosen_by_type, kernel, piece
+from antiphon_kernels.jit import chosen_by_type, kernel, named, piece
 from antiphon_kernels.linear import amx, amx_groups, floating, groups
 from antiphon_kernels.linear import format as fmt
 from antiphon_kernels.linear.by_input import TOGETHER, finish, put_together, scaled, weigh
@@ -111,11 +111,10 @@ def _floating(
                 _copy_edge(scratch, out, begin, count, out_stride, block, size)
 
 
-def _float_block(form: int) -> Callable[..., None]:
-    """A piece: one block of a float format times `rows` rows; addresses as in `_block`."""
+def _float_block(form: int, name: str) -> Callable[..., None]:
+    """A piece called `name`: one block of a float format times `rows` rows; addresses as in `_block`."""
     one, two, many = floating.tile(1, form), floating.tile(2, form), floating.tile(floating.MANY, form)
 
-    @piece
     def block(at: int, inputs: int, x: int, stride: int, to: int, to_stride: int, sums: int, rows: int) -> None:
         row = 0
         while row < rows:
@@ -130,12 +129,12 @@ def _float_block(form: int) -> Callable[..., None]:
                 one(at, inputs, source, stride, place, to_stride, sums)
                 row += 1
 
-    return block
+    return piece(named(block, name))
 
 
-_float32_block, _bfloat16_block, _float16_block = (
-    _float_block(form) for form in (fmt.FLOAT32, fmt.BFLOAT16, fmt.FLOAT16)
-)
+_float32_block = _float_block(fmt.FLOAT32, "_float32_block")
+_bfloat16_block = _float_block(fmt.BFLOAT16, "_bfloat16_block")
+_float16_block = _float_block(fmt.FLOAT16, "_float16_block")
 
 
 def _groups(
