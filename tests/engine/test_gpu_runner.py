@@ -217,9 +217,8 @@ def test_slices_that_others_run_between_change_nothing(plain: GpuRunner) -> None
         assert np.array_equal(one, other)
 
 
-def test_a_slice_ends_within_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.engine.gpu_network.PIECE_WEIGHTS", 1)
-    on = runner()
+def test_a_slice_ends_within_a_model() -> None:
+    on = GpuRunner(held(), precision=Precision.FP32, device=DEVICE, kernels=False, piece_weights=1)
     memory = on.new_memory()
     running = on.begin([Feed(memory=memory, ids=IDS[:4])])
     slices = 1
@@ -280,9 +279,8 @@ def test_the_store_grows_and_what_lies_there_stays(plain: GpuRunner) -> None:
     assert np.array_equal(many[-1].logits, logits)
 
 
-def test_the_store_may_grow_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.engine.gpu_network.PIECE_WEIGHTS", 1)
-    on = runner()
+def test_the_store_may_grow_between_slices() -> None:
+    on = GpuRunner(held(), precision=Precision.FP32, device=DEVICE, kernels=False, piece_weights=1)
     memory, crowd = on.new_memory(), []
     running = on.begin([Feed(memory=memory, ids=IDS[:5])])
     slots = on.store.states.shape[0]
@@ -474,11 +472,10 @@ def test_the_kernel_draws_the_same(draws: list[Draw]) -> None:
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="graphs are a GPU's")
-def test_captured_slabs_give_the_bits_of_slabs_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captured_slabs_give_the_bits_of_slabs_that_are_not() -> None:
     captured = tiny_runner(Precision.INT8)
     captured.warm()
-    monkeypatch.setattr("antiphon.engine.gpu_network.Network.captures", False)
-    launched = tiny_runner(Precision.INT8)
+    launched = GpuRunner(held(TINY), precision=Precision.INT8, device=DEVICE, kernels=True, graphs=False)
     for on in (captured, launched):
         assert on.differences == []
     for cut in (1, 7, 64):

@@ -165,6 +165,7 @@ class Network(ABC, Generic[B]):
         planes: int = 2,
         operations: Operations = PLAIN,
         graphs: bool = True,
+        piece_weights: int = PIECE_WEIGHTS,
     ) -> None:
         self.weights = weights
         self.store = store
@@ -179,7 +180,8 @@ class Network(ABC, Generic[B]):
         self._pool: Any = None
         self._inside: Passage | None = None
         spec, layers = weights.spec, weights.layers
-        self._groups = _groups([sum(m.height * m.padded for m in layer.matrices) for layer in layers])
+        sizes = [sum(m.height * m.padded for m in layer.matrices) for layer in layers]
+        self._groups = _groups(sizes, at_least=piece_weights)
         self.x = torch.zeros(MOST_ROWS, spec.n_embd, device=self._device)
         self.v_first = torch.zeros(MOST_ROWS, spec.n_embd, device=self._device)
 
@@ -385,13 +387,13 @@ class Passage:
         self.scores = torch.cat(nats).float()
 
 
-def _groups(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Consecutive layers of about PIECE_WEIGHTS together, as [first, last)."""
+def _groups(sizes: Sequence[int], *, at_least: int) -> list[tuple[int, int]]:
+    """Consecutive layers of about `at_least` weights together, as [first, last)."""
     groups: list[tuple[int, int]] = []
     first, total = 0, 0
     for index, size in enumerate(sizes):
         total += size
-        if total >= PIECE_WEIGHTS or index == len(sizes) - 1:
+        if total >= at_least or index == len(sizes) - 1:
             groups.append((first, index + 1))
             first, total = index + 1, 0
     return groups

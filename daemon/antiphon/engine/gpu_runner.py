@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from antiphon.engine import gpu_operations, gpu_rwkv456, gpu_weights
-from antiphon.engine.gpu_network import MOST_ROWS, B, Network, Part, Passage, Size, Store, Weights
+from antiphon.engine.gpu_network import MOST_ROWS, PIECE_WEIGHTS, B, Network, Part, Passage, Size, Store, Weights
 from antiphon.engine.gpu_proof import Difference, proven
 from antiphon.engine.gpu_rwkv7 import Network7
 from antiphon.engine.gpu_sampling import sample_on
@@ -92,11 +92,14 @@ class GpuRunner:
         start_state: Floats | None = None,
         planes: int = 2,
         kernels: bool | None = None,
+        graphs: bool = True,
+        piece_weights: int = PIECE_WEIGHTS,
     ) -> None:
         """Lay the model out on `device` and prove its kernels.
 
         planes: how activations of products are rounded, to 8 bits each (float32 weights take them unrounded). kernels:
-        whether Triton's are used, None = on a GPU, where Triton is.
+        whether Triton's are used, None = on a GPU, where Triton is. graphs: whether slabs are captured where they can
+        be. piece_weights: how many weights a slice takes at the least.
         """
         self.spec = tensors.spec
         self.precision = precision
@@ -106,6 +109,7 @@ class GpuRunner:
         self._device = torch.device(device)
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._meter: dict[tuple[Size, int], float] = {}
+        self._graphs, self._piece_weights = graphs, piece_weights
         self._start = None if start_state is None else torch.from_numpy(start_state.astype(np.float32))
         with self.at_work():
             self.store = Store(FIRST_SLOTS, self.spec.state_floats, self.spec.vocab_size, self._device)
@@ -230,7 +234,14 @@ class GpuRunner:
         """The network, of kernels that are proven on these weights."""
         if operations is not gpu_operations.PLAIN:
             operations, self.differences = proven(kind, weights, operations, planes=planes)
-        return kind(weights, self.store, planes=planes, operations=operations)
+        return kind(
+            weights,
+            self.store,
+            planes=planes,
+            operations=operations,
+            graphs=self._graphs,
+            piece_weights=self._piece_weights,
+        )
 
     def _operations(self, kernels: bool | None) -> gpu_operations.Operations | None:
         if kernels is False or (kernels is None and self._device.type != "cuda"):
