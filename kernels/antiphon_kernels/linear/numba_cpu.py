@@ -73,7 +73,7 @@ def _integers(
     scratch: Any,
 ) -> None:  # fmt: skip
     """What `multiply` does for integer formats, by the layout of the weights."""
-    raise NotImplementedError("runs only inside compiled code")
+    raise RuntimeError("runs only inside compiled code")
 
 
 @chosen_by_type(_integers)
@@ -141,7 +141,7 @@ def _groups(
     weights: Any, matrix: Any, act: Any, rows: int, first: int, last: int, out: Any, out_stride: int, scratch: Any
 ) -> None:
     """What `multiply` does for formats with groups, by the layout of the weights."""
-    raise NotImplementedError("runs only inside compiled code")
+    raise RuntimeError("runs only inside compiled code")
 
 
 @chosen_by_type(_groups)
